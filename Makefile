@@ -1,0 +1,62 @@
+# Everything a contributor or CI runs. `make help` lists it.
+
+SHELL := /bin/bash
+GOLANGCI_LINT_VERSION := v2.15.0
+BIN := $(CURDIR)/bin
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/holdfast-csi/holdfast/driver.Version=$(VERSION)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the static binaries into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+.PHONY: demo
+demo: ## Show a replicated volume on three simulated SPDK nodes; needs neither root nor SPDK
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/holdfast
+	@$(BIN)/holdfast demo
+
+.PHONY: test
+test: ## Run all tests that need no root and no VM
+	go test -race -count=1 ./...
+
+.PHONY: contract
+contract: ## Run the contract suite; with SPDK_RPC_SOCK=a.sock,b.sock,c.sock against real SPDK targets
+	go test -race -count=1 -v ./test/contract/...
+
+.PHONY: e2e
+e2e: ## Run the node service on a real kernel in a VM (installs what it needs when run as root on Debian)
+	go run ./test/vm/prepare
+	go test -count=1 -timeout 40m -tags e2e ./test/e2e/...
+
+.PHONY: image
+image: ## Build and try the container image from what this machine's package sources have
+	test/image/build
+
+.PHONY: bench
+bench: ## Measure; docs/performance.md has the figures
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/bench/...
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Run the linters
+	$(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) run --timeout 15m ./...
+
+$(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION):
+	GOBIN=$(BIN) GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv $(BIN)/golangci-lint $@
+
+.PHONY: verify
+verify: lint ## Lint, vet, formatting and tidiness of go.mod
+	go vet ./...
+	go vet -tags e2e ./test/...
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
+	go mod tidy -diff
+
+.PHONY: clean
+clean: ## Remove what the targets made
+	rm -rf $(BIN) dist

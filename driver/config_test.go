@@ -1,0 +1,59 @@
+package driver
+
+import (
+	"strings"
+	"testing"
+)
+
+const good = `
+thinOvercommit: 2
+tls: {cert: /c, key: /k, ca: /a}
+nodes:
+- {name: a, rpc: "unix:///run/a.sock", nvmf: "10.0.0.1:4420", zone: z1, labels: {disk: nvme}, lvstores: [lvs]}
+- {name: b, rpc: "tls://b.example:9009", nvmf: "[fd00::2]:4420", host: worker-b}
+`
+
+func TestConfigurationIsRead(t *testing.T) {
+	c, err := ParseConfig([]byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, closeAll, err := c.Cluster(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll()
+	a, err := cluster.Node("a")
+	if err != nil || a.Host != "a" || a.NVMf.String() != "10.0.0.1:4420" || a.Zone != "z1" {
+		t.Errorf("%+v, %v", a, err)
+	}
+	b, err := cluster.Node("b")
+	if err != nil || b.Host != "worker-b" || b.NVMf.String() != "[fd00::2]:4420" {
+		t.Errorf("%+v, %v", b, err)
+	}
+}
+
+func TestFaultsOfAConfigurationAreNamedWithTheirPlace(t *testing.T) {
+	for name, c := range map[string]struct{ yaml, want string }{
+		"no nodes":          {`nodes: []`, "at least one"},
+		"unknown key":       {`node: []`, "node"},
+		"overcommit":        {strings.Replace(good, "thinOvercommit: 2", "thinOvercommit: 0.5", 1), "thinOvercommit"},
+		"doubled name":      {strings.Replace(good, "name: b", "name: a", 1), `name "a" is that of nodes[0] (a) too`},
+		"doubled address":   {strings.Replace(good, "[fd00::2]:4420", "10.0.0.1:4420", 1), `nvmf "10.0.0.1:4420"`},
+		"doubled rpc":       {strings.Replace(good, "tls://b.example:9009", "unix:///run/a.sock", 1), "rpc"},
+		"rpc scheme":        {strings.Replace(good, "unix:///run/a.sock", "http://a", 1), "nodes[0] (a): rpc"},
+		"rpc without certs": {strings.Replace(good, "tls: {cert: /c, key: /k, ca: /a}", "", 1), "nodes[1] (b): rpc"},
+		"nvmf host name":    {strings.Replace(good, "10.0.0.1:4420", "storage-a:4420", 1), "must be an IP address"},
+		"nvmf wildcard":     {strings.Replace(good, "10.0.0.1:4420", "0.0.0.0:4420", 1), "must be an IP address"},
+		"nvmf port":         {strings.Replace(good, "10.0.0.1:4420", "10.0.0.1:0", 1), "port"},
+		"node name":         {strings.Replace(good, "name: b", `name: "b b"`, 1), "nodes[1]"},
+		"label":             {strings.Replace(good, "disk: nvme", "disk: ''", 1), "labels"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := ParseConfig([]byte(c.yaml))
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("want an error with %q, got: %v", c.want, err)
+			}
+		})
+	}
+}

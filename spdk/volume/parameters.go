@@ -1,0 +1,142 @@
+package volume
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/holdfast-csi/holdfast/spdk/timeouts"
+)
+
+// Keys of StorageClass parameters.
+const (
+	ParamReplicas           = "replicas"
+	ParamThin               = "thin"
+	ParamLvStore            = "lvstore"
+	ParamNodeSelector       = "nodeSelector"
+	ParamFSType             = "fsType"
+	ParamReplicaStallBudget = "replicaStallBudget"
+	ParamTargetLossBudget   = "targetLossBudget"
+)
+
+// Limits and defaults of parameters.
+const (
+	MaxReplicas     = 8
+	DefaultReplicas = 3
+	DefaultFSType   = "ext4"
+)
+
+// reservedPrefix starts the keys that Kubernetes' sidecars add of their own; they are not ours to judge.
+const reservedPrefix = "csi.storage.k8s.io/"
+
+// Parameters are a StorageClass's, validated, with defaults filled in. They belong to the volume for good.
+type Parameters struct {
+	// Replicas is how many copies there are to be, on as many SPDK nodes: 1 to MaxReplicas.
+	Replicas int `json:"replicas"`
+	// Thin lvols take up clusters as they are written.
+	Thin bool `json:"thin"`
+	// LvStore restricts placement to lvstores of this name; "" is any.
+	LvStore string `json:"lvstore,omitempty"`
+	// NodeSelector restricts placement to SPDK nodes that carry these labels.
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// FSType is the file system where the claim names none: ext4 or xfs.
+	FSType string `json:"fsType"`
+	// Budgets bound what a failure may cost.
+	Budgets timeouts.Budgets `json:"budgets"`
+}
+
+func (p Parameters) clone() Parameters {
+	p.NodeSelector = maps.Clone(p.NodeSelector)
+	return p
+}
+
+// Equal says whether two sets of parameters ask for the same volume.
+func (p Parameters) Equal(q Parameters) bool {
+	return p.Replicas == q.Replicas && p.Thin == q.Thin && p.LvStore == q.LvStore && p.FSType == q.FSType &&
+		p.Budgets == q.Budgets && maps.Equal(p.NodeSelector, q.NodeSelector)
+}
+
+// ParseParameters validates StorageClass parameters. An error names the key, the value and what it may be.
+func ParseParameters(raw map[string]string) (Parameters, error) {
+	p := Parameters{Replicas: DefaultReplicas, Thin: true, FSType: DefaultFSType, Budgets: timeouts.DefaultBudgets()}
+	for _, key := range slices.Sorted(maps.Keys(raw)) {
+		if err := p.set(key, raw[key]); err != nil {
+			return Parameters{}, fmt.Errorf("parameter %s=%q: %w", key, raw[key], err)
+		}
+	}
+	if _, err := timeouts.Derive(p.Budgets); err != nil {
+		return Parameters{}, fmt.Errorf("parameters %s and %s: %w", ParamReplicaStallBudget, ParamTargetLossBudget, err)
+	}
+	return p, nil
+}
+
+func (p *Parameters) set(key, value string) error {
+	var err error
+	switch key {
+	case ParamReplicas:
+		n, bad := strconv.Atoi(value)
+		if bad != nil || n < 1 || n > MaxReplicas {
+			return fmt.Errorf("must be a whole number from 1 to %d", MaxReplicas)
+		}
+		p.Replicas = n
+	case ParamThin:
+		if p.Thin, err = strconv.ParseBool(value); err != nil {
+			return fmt.Errorf("must be true or false")
+		}
+	case ParamLvStore:
+		if value == "" || len(value) > maxObjectName || strings.ContainsAny(value, "/ \t\n") {
+			return fmt.Errorf("must be the name of an lvstore: 1 to %d characters without spaces and slashes", maxObjectName)
+		}
+		p.LvStore = value
+	case ParamNodeSelector:
+		p.NodeSelector, err = parseSelector(value)
+	case ParamFSType:
+		if !ValidFSType(value) {
+			return fmt.Errorf("must be ext4 or xfs")
+		}
+		p.FSType = value
+	case ParamReplicaStallBudget:
+		p.Budgets.ReplicaStall, err = parseSeconds(value)
+	case ParamTargetLossBudget:
+		p.Budgets.TargetLoss, err = parseSeconds(value)
+	default:
+		if !strings.HasPrefix(key, reservedPrefix) {
+			return fmt.Errorf("no such parameter; there are %s", strings.Join(knownParameters(), ", "))
+		}
+	}
+	return err
+}
+
+// ValidFSType says whether volumes can carry this file system.
+func ValidFSType(s string) bool { return s == "ext4" || s == "xfs" }
+
+func knownParameters() []string {
+	return []string{ParamReplicas, ParamThin, ParamLvStore, ParamNodeSelector, ParamFSType, ParamReplicaStallBudget, ParamTargetLossBudget}
+}
+
+// parseSelector reads "key=value,key=value".
+func parseSelector(s string) (map[string]string, error) {
+	labels := map[string]string{}
+	for _, part := range strings.Split(s, ",") {
+		key, value, ok := strings.Cut(strings.TrimSpace(part), "=")
+		if !ok || key == "" || value == "" {
+			return nil, fmt.Errorf("must be labels of SPDK nodes as key=value,key=value")
+		}
+		if _, twice := labels[key]; twice {
+			return nil, fmt.Errorf("names label %q twice", key)
+		}
+		labels[key] = value
+	}
+	return labels, nil
+}
+
+func parseSeconds(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 || d%time.Second != 0 {
+		return 0, fmt.Errorf("must be a duration of whole seconds such as 10s or 5m")
+	}
+	return d, nil
+}

@@ -1,0 +1,344 @@
+package volume
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Observed is what was seen of one volume on the SPDK nodes that its record names. It is a snapshot: each action that follows
+// from it reads again before it acts.
+type Observed struct {
+	Nodes map[string]NodeView
+}
+
+// NodeView is what one SPDK node has of the volume. Err says that the node did not answer; then the rest says nothing.
+type NodeView struct {
+	Err error
+	// Replicas has the lvols that exist, by replica ID.
+	Replicas map[string]ReplicaView
+	// Legs has the NVMe controllers that exist, by replica ID.
+	Legs map[string]LegView
+	// Raid is the volume's raid bdev; nil when there is none.
+	Raid *RaidView
+	// Target is the volume's subsystem; nil when there is none.
+	Target *TargetView
+}
+
+// ReplicaView is an lvol and its export.
+type ReplicaView struct {
+	SizeBytes int64
+	// Exported says that its subsystem is complete; Hosts are the NQNs it allows. A subsystem begun and not finished has
+	// ExportBegun alone.
+	ExportBegun, Exported bool
+	Hosts                 []string
+}
+
+// LegView is an attached replica. Bdev is empty while the controller has no namespace.
+type LegView struct {
+	Bdev string
+}
+
+// RaidView is a raid bdev.
+type RaidView struct {
+	Online bool
+	// Legs are the replicas in its slots.
+	Legs []string
+}
+
+// TargetView is the subsystem that exports the raid.
+type TargetView struct {
+	Complete bool
+	Hosts    []string
+}
+
+// Kind is what an action does.
+type Kind string
+
+// Actions. Each names one operation of package spdk, idempotent in itself.
+const (
+	CreateReplica   Kind = "create replica"
+	DeleteReplica   Kind = "delete replica"
+	ExportReplica   Kind = "export replica"
+	UnexportReplica Kind = "unexport replica"
+	AttachLeg       Kind = "attach leg"
+	DetachLeg       Kind = "detach leg"
+	AssembleRaid    Kind = "assemble raid"
+	DeleteRaid      Kind = "delete raid"
+	ExportTarget    Kind = "export target"
+	UnexportTarget  Kind = "unexport target"
+)
+
+// Action is one step on one SPDK node. Replica is the ID of the replica it concerns, where it concerns one.
+type Action struct {
+	Kind    Kind
+	Node    string
+	Replica string
+}
+
+func (a Action) String() string {
+	if a.Replica == "" {
+		return fmt.Sprintf("%s on %s", a.Kind, a.Node)
+	}
+	return fmt.Sprintf("%s %s on %s", a.Kind, a.Replica, a.Node)
+}
+
+// Steps is a plan: what can be done now, and what is in the way of the rest.
+type Steps struct {
+	// Now are actions that depend on no other: they may run side by side. After them the volume is observed again.
+	Now []Action
+	// Blocked are the nodes that do not answer although the record can't come true without them, each with its error.
+	Blocked []BlockedNode
+}
+
+// BlockedNode is an SPDK node that something waits for.
+type BlockedNode struct {
+	Node string
+	Err  error
+}
+
+// Done says that the record has come true.
+func (s Steps) Done() bool { return len(s.Now) == 0 && len(s.Blocked) == 0 }
+
+// Plan says what is to be done so that the SPDK nodes come to be as the record wants them. It does no I/O and decides by the
+// record alone what ought to be; by what was seen it decides only what is left to do.
+//
+// Order, from which no action departs: a replica is exported before it is attached, attached before the raid is assembled, and
+// the target comes last; the way back is the same in reverse. So no host ever sees a target without its raid, and no raid host
+// keeps a leg whose replica is being deleted (spdk#3487 and the use after free mended by 607f67020d).
+func Plan(v *Volume, seen Observed) Steps {
+	p := planner{volume: v, seen: seen}
+	switch {
+	case v.Phase == PhaseDeleting:
+		if p.takeDown() && p.retire() {
+			p.deleteReplicas(v.Replicas)
+		}
+		return p.steps
+	case v.Assembly == nil || v.Assembly.Stopping:
+		p.takeDown()
+	default:
+		p.bringUp(*v.Assembly)
+		p.unexportStrangers(*v.Assembly)
+	}
+	p.retireReachable()
+	p.createReplicas()
+	p.deleteRemoving()
+	return p.steps
+}
+
+type planner struct {
+	volume *Volume
+	seen   Observed
+	steps  Steps
+}
+
+func (p *planner) do(kind Kind, node, replica string) {
+	a := Action{Kind: kind, Node: node, Replica: replica}
+	if !slices.Contains(p.steps.Now, a) {
+		p.steps.Now = append(p.steps.Now, a)
+	}
+}
+
+// view returns what a node has, or notes that the plan waits for it.
+func (p *planner) view(node string) (NodeView, bool) {
+	view, known := p.seen.Nodes[node]
+	if known && view.Err == nil {
+		return view, true
+	}
+	err := view.Err
+	if !known {
+		err = ErrNodeUnknown
+	}
+	if !slices.ContainsFunc(p.steps.Blocked, func(b BlockedNode) bool { return b.Node == node }) {
+		p.steps.Blocked = append(p.steps.Blocked, BlockedNode{Node: node, Err: err})
+	}
+	return NodeView{}, false
+}
+
+func (p *planner) createReplicas() {
+	for _, r := range p.volume.InState(ReplicaPlanned) {
+		view, ok := p.view(r.Node)
+		if !ok {
+			continue
+		}
+		if _, exists := view.Replicas[r.ID]; !exists {
+			p.do(CreateReplica, r.Node, r.ID)
+		}
+	}
+}
+
+func (p *planner) deleteReplicas(replicas []Replica) {
+	for _, r := range replicas {
+		view, ok := p.view(r.Node)
+		if !ok {
+			continue
+		}
+		if _, exists := view.Replicas[r.ID]; exists {
+			p.do(DeleteReplica, r.Node, r.ID)
+		}
+	}
+}
+
+// deleteRemoving deletes the replicas that were given up, where their nodes answer, and waits for none.
+func (p *planner) deleteRemoving() {
+	for _, r := range p.volume.InState(ReplicaRemoving) {
+		view, known := p.seen.Nodes[r.Node]
+		seen, exists := view.Replicas[r.ID]
+		switch {
+		case !known || view.Err != nil || !exists:
+		case seen.ExportBegun:
+			p.do(UnexportReplica, r.Node, r.ID)
+		default:
+			p.do(DeleteReplica, r.Node, r.ID)
+		}
+	}
+}
+
+// bringUp works towards a running assembly, one layer at a time.
+func (p *planner) bringUp(a Assembly) {
+	host, ok := p.view(a.RaidHost)
+	if !ok {
+		return
+	}
+	if host.Raid == nil || !host.Raid.Online {
+		if p.exportLegs(a) && p.attachLegs(a, host) {
+			p.do(AssembleRaid, a.RaidHost, "")
+		}
+		return
+	}
+	want := p.volume.HostNQNs()
+	if host.Target == nil || !host.Target.Complete || !slices.Equal(host.Target.Hosts, want) {
+		p.do(ExportTarget, a.RaidHost, "")
+	}
+}
+
+// exportLegs says whether every leg's replica is exported to the raid host and to nobody else.
+func (p *planner) exportLegs(a Assembly) bool {
+	all := true
+	for _, id := range a.Legs {
+		r := p.volume.Replica(id)
+		view, ok := p.view(r.Node)
+		if !ok {
+			all = false
+			continue
+		}
+		seen := view.Replicas[id]
+		if !seen.Exported || !slices.Equal(seen.Hosts, []string{SPDKHostNQN(a.RaidHost)}) {
+			p.do(ExportReplica, r.Node, id)
+			all = false
+		}
+	}
+	return all
+}
+
+func (p *planner) attachLegs(a Assembly, host NodeView) bool {
+	all := true
+	for _, id := range a.Legs {
+		if host.Legs[id].Bdev == "" {
+			p.do(AttachLeg, a.RaidHost, id)
+			all = false
+		}
+	}
+	return all
+}
+
+// unexportStrangers takes away the exports of replicas that are no legs of the assembly: a raid host that held them before, and
+// could not be asked, is so kept from writing to them.
+func (p *planner) unexportStrangers(a Assembly) {
+	for _, r := range p.volume.Replicas {
+		view := p.seen.Nodes[r.Node]
+		if view.Err == nil && view.Replicas[r.ID].ExportBegun && !slices.Contains(a.Legs, r.ID) {
+			p.do(UnexportReplica, r.Node, r.ID)
+		}
+	}
+}
+
+// takeDown works towards a volume that runs nowhere, and says whether that is so. Exports on nodes that don't answer are left
+// for later: nothing attaches to them.
+func (p *planner) takeDown() bool {
+	if a := p.volume.Assembly; a != nil && !p.takeApart(*a) {
+		return false
+	}
+	clear := true
+	for _, r := range p.volume.Replicas {
+		view := p.seen.Nodes[r.Node]
+		if view.Err == nil && view.Replicas[r.ID].ExportBegun {
+			p.do(UnexportReplica, r.Node, r.ID)
+			clear = false
+		}
+	}
+	return clear
+}
+
+// retire takes apart what is left of former assemblies and says whether nothing is.
+func (p *planner) retire() bool {
+	clear := true
+	for _, a := range p.volume.Retired {
+		clear = p.takeApart(a) && clear
+	}
+	return clear
+}
+
+// retireReachable does the same where their raid hosts answer, and waits for none.
+func (p *planner) retireReachable() {
+	for _, a := range p.volume.Retired {
+		if view, known := p.seen.Nodes[a.RaidHost]; known && view.Err == nil {
+			p.takeApart(a)
+		}
+	}
+}
+
+// takeApart removes an assembly's target, raid and legs from its raid host, in that order, and says whether all are gone.
+func (p *planner) takeApart(a Assembly) bool {
+	host, ok := p.view(a.RaidHost)
+	if !ok {
+		return false
+	}
+	switch {
+	case host.Target != nil:
+		p.do(UnexportTarget, a.RaidHost, "")
+	case host.Raid != nil:
+		p.do(DeleteRaid, a.RaidHost, "")
+	case len(host.Legs) > 0:
+		for _, r := range p.volume.Replicas {
+			if _, attached := host.Legs[r.ID]; attached {
+				p.do(DetachLeg, a.RaidHost, r.ID)
+			}
+		}
+	default:
+		return true
+	}
+	return false
+}
+
+// Finished is what a record still names although it is known to be gone.
+type Finished struct {
+	replicas   []string
+	assemblies []uint32
+}
+
+// Gone returns the removing replicas and the retired assemblies of which nothing was seen, on nodes that answered.
+func Gone(v *Volume, seen Observed) Finished {
+	var f Finished
+	for _, r := range v.InState(ReplicaRemoving) {
+		view, known := seen.Nodes[r.Node]
+		if _, exists := view.Replicas[r.ID]; known && view.Err == nil && !exists {
+			f.replicas = append(f.replicas, r.ID)
+		}
+	}
+	for _, a := range v.Retired {
+		view, known := seen.Nodes[a.RaidHost]
+		if known && view.Err == nil && view.Target == nil && view.Raid == nil && len(view.Legs) == 0 {
+			f.assemblies = append(f.assemblies, a.Number)
+		}
+	}
+	return f
+}
+
+// Empty says that nothing is known to be gone.
+func (f Finished) Empty() bool { return len(f.replicas) == 0 && len(f.assemblies) == 0 }
+
+// Remove takes what is gone off the record.
+func (f Finished) Remove(v *Volume) {
+	v.Replicas = slices.DeleteFunc(v.Replicas, func(r Replica) bool { return slices.Contains(f.replicas, r.ID) })
+	v.Retired = slices.DeleteFunc(v.Retired, func(a Assembly) bool { return slices.Contains(f.assemblies, a.Number) })
+}

@@ -1,0 +1,244 @@
+// Package volume owns the record of a volume: what it is made of, the state of each of its replicas, where it runs and who may
+// use it. It owns the names of everything that belongs to a volume, and the one function, Plan, that says what is to be done
+// for the record to come true.
+//
+// The record decides. Nothing is inferred from something's absence on an SPDK node: a replica is good because the record says
+// in-sync, and an object is removed because the record says so.
+package volume
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Phase is where a volume is in its life.
+type Phase string
+
+// Phases. A record exists in PhaseCreating before the first call that makes anything, and in PhaseDeleting until the last
+// thing that belonged to it is known to be gone: whatever happens in between, the record says what is left to do.
+const (
+	PhaseCreating Phase = "creating"
+	PhaseReady    Phase = "ready"
+	PhaseDeleting Phase = "deleting"
+)
+
+// ReplicaState says what is known of a replica's data.
+type ReplicaState string
+
+// Replica states.
+//
+//	planned ──made──▶ in-sync ──seen failing──▶ suspect ──ejected──▶ out-of-sync ──rebuilt──▶ in-sync
+//	   any ──given up──▶ removing ──known to be gone──▶ (off the record)
+//
+// Only an in-sync replica is ever a source of data.
+const (
+	// ReplicaPlanned: its lvol may or may not exist; nothing has ever been written to it.
+	ReplicaPlanned ReplicaState = "planned"
+	// ReplicaInSync: a byte-for-byte image of the volume.
+	ReplicaInSync ReplicaState = "in-sync"
+	// ReplicaSuspect: its leg was seen failing; writes may have been acknowledged without it since.
+	ReplicaSuspect ReplicaState = "suspect"
+	// ReplicaOutOfSync: writes have been acknowledged without it; it must be rebuilt.
+	ReplicaOutOfSync ReplicaState = "out-of-sync"
+	// ReplicaRemoving: to be deleted; off the record when its lvol is known to be gone.
+	ReplicaRemoving ReplicaState = "removing"
+)
+
+// Replica is one copy of the volume: an lvol.
+type Replica struct {
+	// ID is unique within the volume for all time: 8 hexadecimal digits, random.
+	ID      string       `json:"id"`
+	Node    string       `json:"node"`
+	LvStore string       `json:"lvstore"`
+	State   ReplicaState `json:"state"`
+	// Since is when State was entered.
+	Since time.Time `json:"since"`
+}
+
+// Assembly is one running of a volume: a raid1 on one SPDK node over some of its replicas, exported to the hosts that use it.
+type Assembly struct {
+	// Number counts the volume's assemblies from 1. It gives the controller-id range: two assemblies of a volume must never
+	// hand out the same controller id to one host.
+	Number   uint32 `json:"number"`
+	RaidHost string `json:"raidHost"`
+	// Legs are the IDs of the replicas that it was made of. All were in-sync when it was made.
+	Legs []string `json:"legs"`
+	// Running: its target has been complete once, so a host may have attached. An assembly that never ran can be given up
+	// without a fence.
+	Running bool `json:"running,omitempty"`
+	// Stopping: nobody uses it any more; it is being taken apart.
+	Stopping bool `json:"stopping,omitempty"`
+}
+
+// CNTLIDs returns the lowest and highest NVMe controller id that the assembly's target hands out. 64 ranges of 1,000 take
+// turns: FFF0h and above are reserved (NVM Express Base specification, Connect command).
+func (a Assembly) CNTLIDs() (lowest, highest uint16) {
+	lowest = uint16((a.Number-1)%64)*1000 + 1
+	return lowest, lowest + 999
+}
+
+// AccessMode says what a publication may do with the volume.
+type AccessMode string
+
+// Access modes, after the CSI specification's VolumeCapability.AccessMode.
+const (
+	AccessSingleNodeWriter       AccessMode = "single-node-writer"
+	AccessSingleNodeReaderOnly   AccessMode = "single-node-reader-only"
+	AccessSingleNodeSingleWriter AccessMode = "single-node-single-writer"
+	AccessSingleNodeMultiWriter  AccessMode = "single-node-multi-writer"
+)
+
+// Publication says that a CSI node may use the volume.
+type Publication struct {
+	Node     string     `json:"node"`
+	Mode     AccessMode `json:"mode"`
+	ReadOnly bool       `json:"readOnly,omitempty"`
+	Block    bool       `json:"block,omitempty"`
+}
+
+// FileSystemState says how far the making of a volume's file system is.
+type FileSystemState string
+
+// File system states. A volume without user data may be formatted; once a file system is on record as made, the device is
+// never formatted again, whatever it reads.
+const (
+	FileSystemNone   FileSystemState = ""
+	FileSystemMaking FileSystemState = "making"
+	FileSystemMade   FileSystemState = "made"
+)
+
+// FileSystem is what the node service has put on the volume.
+type FileSystem struct {
+	Type  string          `json:"type,omitempty"`
+	State FileSystemState `json:"state,omitempty"`
+}
+
+// Volume is the record of a volume. Whoever owns the volume writes it, with compare-and-swap on Revision.
+type Volume struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	// UUID names this incarnation; it is the UUID of the namespace that hosts see.
+	UUID uuid.UUID `json:"uuid"`
+	// SizeBytes is what the volume offers: a multiple of 4 MiB and of the cluster size of its lvstores.
+	SizeBytes    int64         `json:"sizeBytes"`
+	Parameters   Parameters    `json:"parameters"`
+	Phase        Phase         `json:"phase"`
+	Replicas     []Replica     `json:"replicas"`
+	Publications []Publication `json:"publications,omitempty"`
+	// Owner is the CSI node whose node service has the volume staged; it alone changes where a running volume runs. Empty:
+	// the controller owns the volume. It is set before the host attaches and cleared after it has let go of the volume, so
+	// that a volume without an owner has no write under way.
+	Owner string `json:"owner,omitempty"`
+	// Assembly is where the volume runs; nil while nobody uses it.
+	Assembly *Assembly `json:"assembly,omitempty"`
+	// Retired are assemblies that are fenced off every replica that could be reached but are not known to be gone from
+	// their raid hosts. They are taken apart when those answer again.
+	Retired []Assembly `json:"retired,omitempty"`
+	// Assemblies counts all that were ever made; the next has the number after it.
+	Assemblies uint32     `json:"assemblies,omitempty"`
+	FileSystem FileSystem `json:"fileSystem,omitzero"`
+	CreatedAt  time.Time  `json:"createdAt"`
+	// Revision is the store's: it changes with each write.
+	Revision uint64 `json:"-"`
+}
+
+// Replica returns the replica with that ID, or nil.
+func (v *Volume) Replica(id string) *Replica {
+	for i := range v.Replicas {
+		if v.Replicas[i].ID == id {
+			return &v.Replicas[i]
+		}
+	}
+	return nil
+}
+
+// InState returns the replicas in any of the given states.
+func (v *Volume) InState(states ...ReplicaState) []Replica {
+	var found []Replica
+	for _, r := range v.Replicas {
+		if slices.Contains(states, r.State) {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
+// Publication returns the publication to a CSI node, or nil.
+func (v *Volume) Publication(node string) *Publication {
+	for i := range v.Publications {
+		if v.Publications[i].Node == node {
+			return &v.Publications[i]
+		}
+	}
+	return nil
+}
+
+// HostNQNs are the hosts that the volume's target must allow, and no others.
+func (v *Volume) HostNQNs() []string {
+	hosts := make([]string, 0, len(v.Publications))
+	for _, p := range v.Publications {
+		hosts = append(hosts, HostNQN(p.Node))
+	}
+	slices.Sort(hosts)
+	return hosts
+}
+
+// SetReplicaState changes a replica's state, and since when.
+func (v *Volume) SetReplicaState(id string, state ReplicaState, now time.Time) {
+	if r := v.Replica(id); r != nil && r.State != state {
+		r.State, r.Since = state, now
+	}
+}
+
+// Clone returns a deep copy.
+func (v *Volume) Clone() *Volume {
+	c := *v
+	c.Replicas = slices.Clone(v.Replicas)
+	c.Publications = slices.Clone(v.Publications)
+	c.Parameters = v.Parameters.clone()
+	if v.Assembly != nil {
+		a := v.Assembly.clone()
+		c.Assembly = &a
+	}
+	c.Retired = nil
+	for _, a := range v.Retired {
+		c.Retired = append(c.Retired, a.clone())
+	}
+	return &c
+}
+
+func (a Assembly) clone() Assembly {
+	a.Legs = slices.Clone(a.Legs)
+	return a
+}
+
+// Sentinels of the domain. The driver maps them to gRPC codes in one table.
+var (
+	// ErrNotFound: no volume with that ID is on record.
+	ErrNotFound = errors.New("no such volume")
+	// ErrExists: a record with that ID exists already.
+	ErrExists = errors.New("volume exists")
+	// ErrConflict: the record was written by someone else since it was read.
+	ErrConflict = errors.New("the volume's record was changed by another writer meanwhile")
+	// ErrIncompatible: the volume exists with properties that the request does not fit.
+	ErrIncompatible = errors.New("the volume exists with other properties")
+	// ErrNoSpace: no placement has room.
+	ErrNoSpace = errors.New("not enough space")
+	// ErrBusy: another operation on the volume is under way.
+	ErrBusy = errors.New("another operation on the volume is under way")
+	// ErrInUse: the volume is published elsewhere, or not in a state that allows the operation.
+	ErrInUse = errors.New("the volume is in use")
+	// ErrNoGoodReplica: no replica that the record calls in-sync can be reached.
+	ErrNoGoodReplica = errors.New("no in-sync replica can be reached")
+	// ErrPrecondition: the volume or its content is not in the state that the request needs.
+	ErrPrecondition = errors.New("the volume is not in the state that this needs")
+	// ErrNodeUnknown: an SPDK node that the configuration doesn't name.
+	ErrNodeUnknown = errors.New("no such SPDK node")
+	// ErrHostUnknown: a CSI node whose node service has never been seen.
+	ErrHostUnknown = errors.New("no such node")
+	// ErrNodeDown: an SPDK node that is needed does not answer.
+	ErrNodeDown = errors.New("SPDK node does not answer")
+)
