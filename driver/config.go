@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -43,6 +44,8 @@ type NodeConfig struct {
 	Labels map[string]string `json:"labels"`
 	// LvStores are the lvstores to use; default all.
 	LvStores []string `json:"lvstores"`
+	// ClearMethod is write_zeroes, the default, or unmap.
+	ClearMethod spdk.ClearMethod `json:"clearMethod"`
 }
 
 // TLSConfig names the PEM files of a certificate, its key, and the authorities that peers are checked against.
@@ -106,6 +109,9 @@ func (n NodeConfig) check(tls TLSConfig) []error {
 	if _, err := parseNVMf(n.NVMf); err != nil {
 		errs = append(errs, fmt.Errorf("nvmf: %w", err))
 	}
+	if m := n.ClearMethod; m != "" && m != spdk.ClearWriteZeroes && m != spdk.ClearUnmap {
+		errs = append(errs, fmt.Errorf("clearMethod: %q must be %s or %s", m, spdk.ClearWriteZeroes, spdk.ClearUnmap))
+	}
 	for key, value := range n.Labels {
 		if strings.ContainsAny(key+value, "=,") || key == "" || value == "" {
 			errs = append(errs, fmt.Errorf("labels: %q=%q: keys and values are not empty and have neither '=' nor ','", key, value))
@@ -166,12 +172,9 @@ func (c *Config) Cluster(wrap func(node string, rpc spdk.Caller) spdk.Caller) (c
 		if wrap != nil {
 			rpc = wrap(n.Name, client)
 		}
-		host := n.Host
-		if host == "" {
-			host = n.Name
-		}
 		nodes = append(nodes, &converge.Node{
-			Node: spdk.NewNode(n.Name, rpc), Name: n.Name, NVMf: address, Host: host, Zone: n.Zone, Labels: n.Labels, OnlyLvStores: n.LvStores,
+			Node: spdk.NewNode(n.Name, rpc), Name: n.Name, NVMf: address, Host: cmp.Or(n.Host, n.Name), Zone: n.Zone, Labels: n.Labels, OnlyLvStores: n.LvStores,
+			ClearMethod: cmp.Or(n.ClearMethod, spdk.ClearWriteZeroes),
 		})
 	}
 	return converge.NewCluster(nodes), closeAll, nil

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-csi/holdfast/driver"
+	"github.com/holdfast-csi/holdfast/node"
+	"github.com/holdfast-csi/holdfast/node/mount"
+	"github.com/holdfast-csi/holdfast/node/nvmeof"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// closeTimeout is how long a stopping node service waits for commands and kernel calls under way.
+const closeTimeout = 10 * time.Second
+
+type nodeOptions struct {
+	name, endpoint, config, store, stateDir, machineID string
+	maxVolumes                                         int64
+}
+
+func nodeCommand() *cobra.Command {
+	var o nodeOptions
+	cmd := &cobra.Command{
+		Use:   "node",
+		Short: "Run the CSI node service",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runNode(cmd.Context(), o) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.name, "node-id", "", "name of this machine, unique in the cluster (required)")
+	flags.StringVar(&o.endpoint, "endpoint", "unix:///run/holdfast/node.sock", "Unix socket to serve CSI on")
+	flags.StringVar(&o.config, "config", "/etc/holdfast/config.yaml", "configuration file")
+	flags.StringVar(&o.store, "store", "", "where the records are: unix:///path or tls://host:port of a served store, or bolt:///path (required)")
+	flags.StringVar(&o.stateDir, "state-dir", "/var/lib/holdfast/node", "directory for what this node has attached")
+	flags.StringVar(&o.machineID, "machine-id-file", "/etc/machine-id", "file that tells this machine from others of the same name")
+	flags.Int64Var(&o.maxVolumes, "max-volumes", 0, "how many volumes may be published here; 0 is no limit")
+	for _, required := range []string{"node-id", "store"} {
+		if err := cmd.MarkFlagRequired(required); err != nil {
+			panic(err) // the flag was defined above
+		}
+	}
+	return cmd
+}
+
+func runNode(ctx context.Context, o nodeOptions) error {
+	config, err := driver.LoadConfig(o.config)
+	if err != nil {
+		return err
+	}
+	cluster, closeCluster, err := config.Cluster(nil)
+	if err != nil {
+		return err
+	}
+	defer closeCluster()
+	store, closeStore, err := config.OpenStore(o.store)
+	if err != nil {
+		return err
+	}
+	defer closeStore()
+	if err := register(ctx, store, o.name, o.machineID); err != nil {
+		return err
+	}
+	host, mounter := nvmeof.New(nvmeof.Options{}), mount.New(mount.Options{})
+	server, err := node.New(node.Options{
+		Name: o.name, Store: store, Cluster: cluster, Fabrics: host, FileSystems: mounter, Mounts: mounter,
+		StateDir: o.stateDir, MaxVolumes: o.maxVolumes,
+	})
+	if err != nil {
+		return err
+	}
+	err = driver.Serve(ctx, o.endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Node: server})
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	for _, closer := range []func(context.Context) error{mounter.Close, host.Close} {
+		if closeErr := closer(closing); closeErr != nil && err == nil {
+			err = closeErr
+		}
+	}
+	return err
+}
+
+func register(ctx context.Context, store volume.Store, name, machineIDFile string) error {
+	id, err := os.ReadFile(machineIDFile)
+	if err != nil {
+		return fmt.Errorf("read this machine's id: %w", err)
+	}
+	return volume.RegisterHost(ctx, store, volume.Host{Name: name, MachineID: strings.TrimSpace(string(id))})
+}

@@ -1,0 +1,162 @@
+// Package controller is the CSI controller service: it places replicas, makes and deletes volumes, and decides who may use them.
+// One flow a file. Every flow first puts on record what is to be, then has package converge make it so; a flow that is cut short
+// anywhere is taken up by its retry, or by Sweep.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"github.com/holdfast-csi/holdfast/spdk/converge"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// Server implements csi.ControllerServer. Its errors are the domain's; the driver's table gives them gRPC codes.
+type Server struct {
+	csi.UnimplementedControllerServer
+
+	store     volume.Store
+	cluster   *converge.Cluster
+	converger *converge.Converger
+	clock     clock.PassiveClock
+	inventory *inventory
+	ledger    *ledger
+	locks     volume.Locks
+}
+
+// Options are what a Server is made of.
+type Options struct {
+	Store   volume.Store
+	Cluster *converge.Cluster
+	Clock   clock.PassiveClock
+	// ThinOvercommit is how many times its size an lvstore may be promised: 1 promises nothing that is not there.
+	ThinOvercommit float64
+}
+
+// New returns a Server that knows what the store has on record. From then on it alone places replicas.
+func New(ctx context.Context, o Options) (*Server, error) {
+	s := &Server{
+		store: o.Store, cluster: o.Cluster, converger: converge.New(o.Cluster), clock: o.Clock,
+		inventory: newInventory(o.Cluster, o.Clock), ledger: newLedger(o.ThinOvercommit),
+	}
+	volumes, err := o.Store.List(ctx, "", 0)
+	if err != nil {
+		return nil, fmt.Errorf("read the records of all volumes: %w", err)
+	}
+	for _, v := range volumes {
+		s.ledger.set(v)
+	}
+	return s, nil
+}
+
+// modify changes a record and keeps the ledger in step with it.
+func (s *Server) modify(ctx context.Context, id string, change func(*volume.Volume) (bool, error)) (*volume.Volume, error) {
+	v, err := volume.Modify(ctx, s.store, id, change)
+	if err != nil {
+		return nil, err
+	}
+	s.ledger.set(v)
+	return v, nil
+}
+
+// get reads a record. An ID of another form than ours has none.
+func (s *Server) get(ctx context.Context, id string) (*volume.Volume, error) {
+	if !volume.ValidID(id) {
+		return nil, fmt.Errorf("%w: %q", volume.ErrNotFound, id)
+	}
+	return s.store.Get(ctx, id)
+}
+
+// Sweep finishes what flows have left undone: volumes to be deleted, replicas to be removed and former assemblies whose nodes did
+// not answer at the time. It returns what is still in the way; it is to be called again.
+func (s *Server) Sweep(ctx context.Context) error {
+	volumes, err := s.store.List(ctx, "", 0)
+	if err != nil {
+		return fmt.Errorf("read the records of all volumes: %w", err)
+	}
+	var errs []error
+	for _, v := range volumes {
+		if !unfinished(v) {
+			continue
+		}
+		if err := s.finish(ctx, v.ID); err != nil && !errors.Is(err, volume.ErrBusy) {
+			errs = append(errs, fmt.Errorf("volume %s: %w", v.ID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// unfinished says whether a record holds something that only waits for a node to answer.
+func unfinished(v *volume.Volume) bool {
+	return v.Phase == volume.PhaseDeleting || len(v.Retired) > 0 || len(v.InState(volume.ReplicaRemoving)) > 0 ||
+		v.Assembly != nil && v.Assembly.Stopping
+}
+
+func (s *Server) finish(ctx context.Context, id string) error {
+	unlock, err := s.locks.Try(id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	v, err := s.get(ctx, id)
+	switch {
+	case errors.Is(err, volume.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case v.Phase == volume.PhaseDeleting:
+		return s.finishDelete(ctx, v)
+	case v.Assembly != nil && v.Assembly.Stopping:
+		v, err = s.stop(ctx, v)
+	case unfinished(v):
+		err = s.converger.Run(ctx, v)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = s.tidy(ctx, v)
+	return err
+}
+
+// tidy takes off the record the removing replicas and former assemblies that are seen to be gone.
+func (s *Server) tidy(ctx context.Context, v *volume.Volume) (*volume.Volume, error) {
+	if len(v.Retired) == 0 && len(v.InState(volume.ReplicaRemoving)) == 0 {
+		return v, nil
+	}
+	gone := volume.Gone(v, s.converger.Observe(ctx, v))
+	if gone.Empty() {
+		return v, nil
+	}
+	return s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
+		gone.Remove(v)
+		return true, nil
+	})
+}
+
+// SweepEvery sweeps until ctx ends.
+func (s *Server) SweepEvery(ctx context.Context, c clock.WithTicker, interval time.Duration) {
+	ticker := c.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C():
+		}
+		if err := s.sweepWithin(ctx, interval); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Info("Unfinished work is left", "err", err)
+		}
+	}
+}
+
+func (s *Server) sweepWithin(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return s.Sweep(ctx)
+}

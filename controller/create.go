@@ -1,0 +1,242 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/klog/v2"
+
+	"github.com/holdfast-csi/holdfast/spdk"
+	"github.com/holdfast-csi/holdfast/spdk/converge"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// defaultSizeBytes is a volume's size where the request names none.
+const defaultSizeBytes = 1 << 30
+
+// order is a validated CreateVolume request.
+type order struct {
+	name            string
+	required, limit int64
+	parameters      volume.Parameters
+}
+
+// CreateVolume implements csi.ControllerServer.
+func (s *Server) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
+	o, err := readOrder(req)
+	if err != nil {
+		return nil, err
+	}
+	id := volume.IDFor(o.name)
+	unlock, err := s.locks.Try(id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	v, err := s.create(ctx, id, o)
+	if err != nil {
+		return nil, fmt.Errorf("create volume %q: %w", o.name, err)
+	}
+	return &csi.CreateVolumeResponse{Volume: &csi.Volume{VolumeId: v.ID, CapacityBytes: v.SizeBytes}}, nil
+}
+
+func readOrder(req *csi.CreateVolumeRequest) (order, error) {
+	switch name := req.GetName(); {
+	case name == "":
+		return order{}, invalid("name is empty")
+	case len(name) > maxNameBytes:
+		return order{}, invalid("name has %d bytes; the CSI specification allows %d", len(name), maxNameBytes)
+	}
+	if err := checkCapabilities(req.GetVolumeCapabilities()); err != nil {
+		return order{}, invalid("%v", err)
+	}
+	if req.GetVolumeContentSource() != nil {
+		return order{}, invalid("volume_content_source: volumes can't be made from snapshots or other volumes")
+	}
+	if len(req.GetMutableParameters()) > 0 {
+		return order{}, invalid("mutable_parameters: there are none that could be set")
+	}
+	parameters, err := volume.ParseParameters(req.GetParameters())
+	if err != nil {
+		return order{}, invalid("%v", err)
+	}
+	required, limit, err := sizes(req.GetCapacityRange())
+	if err != nil {
+		return order{}, err
+	}
+	return order{name: req.GetName(), required: required, limit: limit, parameters: parameters}, nil
+}
+
+// create finds the record of an earlier call or makes one, and sees to its replicas.
+func (s *Server) create(ctx context.Context, id string, o order) (*volume.Volume, error) {
+	v, err := s.store.Get(ctx, id)
+	switch {
+	case errors.Is(err, volume.ErrNotFound):
+		if v, err = s.record(ctx, id, o); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, err
+	case v.Phase == volume.PhaseDeleting:
+		return nil, fmt.Errorf("%w: a volume of that name is still being deleted", volume.ErrBusy)
+	default:
+		if err := o.fits(v); err != nil {
+			return nil, err
+		}
+	}
+	if v.Phase == volume.PhaseReady {
+		return v, nil
+	}
+	return s.makeReplicas(ctx, v)
+}
+
+// fits says whether a volume that exists is what is asked for.
+func (o order) fits(v *volume.Volume) error {
+	switch {
+	case v.Name != o.name:
+		return fmt.Errorf("%w: its name is %q", volume.ErrIncompatible, v.Name)
+	case !v.Parameters.Equal(o.parameters):
+		return fmt.Errorf("%w: its parameters are %+v, asked for are %+v", volume.ErrIncompatible, v.Parameters, o.parameters)
+	case v.SizeBytes < o.required || o.limit > 0 && v.SizeBytes > o.limit:
+		return fmt.Errorf("%w: it has %d bytes, asked for are %d to %d", volume.ErrIncompatible, v.SizeBytes, o.required, o.limit)
+	}
+	return nil
+}
+
+// record places a new volume and puts it on record, before anything of it exists.
+func (s *Server) record(ctx context.Context, id string, o order) (*volume.Volume, error) {
+	size, err := s.size(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	v := &volume.Volume{
+		ID: id, Name: o.name, UUID: uuid.New(), SizeBytes: size, Parameters: o.parameters, Phase: volume.PhaseCreating,
+		CreatedAt: s.clock.Now().UTC(),
+	}
+	if err := s.place(ctx, v, nil); err != nil {
+		return nil, err
+	}
+	if err := s.store.Create(ctx, v); err != nil {
+		s.ledger.drop(id)
+		if errors.Is(err, volume.ErrExists) {
+			return nil, fmt.Errorf("%w: another controller has just begun it", volume.ErrBusy)
+		}
+		return nil, err
+	}
+	return v, nil
+}
+
+// size rounds up to what every lvstore that may be used can hold exactly.
+func (s *Server) size(ctx context.Context, o order) (int64, error) {
+	pools, down := s.inventory.pools(ctx, o.parameters)
+	if len(pools) == 0 && down != nil {
+		return 0, down
+	}
+	unit := int64(sizeUnit)
+	for _, p := range pools {
+		unit = max(unit, p.ClusterBytes)
+	}
+	want := o.required
+	if want == 0 {
+		want = defaultSizeBytes
+		if o.limit > 0 {
+			want = min(want, o.limit)
+		}
+	}
+	const most = 1 << 60
+	if want > most {
+		return 0, status.Errorf(codes.OutOfRange, "capacity_range: %d bytes are more than any volume can have", want)
+	}
+	size := (want + unit - 1) / unit * unit
+	if o.limit > 0 && size > o.limit {
+		return 0, status.Errorf(codes.OutOfRange, "capacity_range: sizes are multiples of %d bytes, and none lies between %d and %d", unit, o.required, o.limit)
+	}
+	return size, nil
+}
+
+// makeReplicas makes the planned replicas. One whose node has no room after all, or doesn't answer, is given up and placed
+// elsewhere; if there is no other place the volume is taken back and the reason returned.
+func (s *Server) makeReplicas(ctx context.Context, v *volume.Volume) (*volume.Volume, error) {
+	avoid := map[string]bool{}
+	for {
+		err := s.converger.Run(ctx, v)
+		if err == nil {
+			return s.ready(ctx, v.ID)
+		}
+		failed := failedReplicas(v, err)
+		if len(failed) == 0 || ctx.Err() != nil {
+			return nil, err
+		}
+		for _, r := range failed {
+			klog.FromContext(ctx).V(2).Info("Replica can't be made here", "volumeID", v.ID, "replica", r.ID, "node", r.Node, "err", err)
+			avoid[r.Node] = true
+			s.inventory.forget(r.Node)
+		}
+		moved := v.Clone()
+		for _, r := range failed {
+			moved.SetReplicaState(r.ID, volume.ReplicaRemoving, s.clock.Now().UTC())
+		}
+		if placeErr := s.place(ctx, moved, avoid); errors.Is(placeErr, volume.ErrNodeDown) {
+			return nil, errors.Join(err, placeErr) // a node that comes back may have the room: the retry goes on from here
+		} else if placeErr != nil {
+			return nil, s.takeBack(ctx, v, errors.Join(placeErr, err))
+		}
+		if err := s.store.Update(ctx, moved); err != nil {
+			s.ledger.set(v)
+			return nil, err
+		}
+		v = moved
+	}
+}
+
+// failedReplicas returns the planned replicas that another place may serve better: their node doesn't answer, or has no room.
+func failedReplicas(v *volume.Volume, err error) []volume.Replica {
+	var failed []volume.Replica
+	var blocked *converge.BlockedError
+	var actions *converge.ActionsError
+	errors.As(err, &blocked)
+	errors.As(err, &actions)
+	for _, r := range v.InState(volume.ReplicaPlanned) {
+		cause := actions.Of(volume.CreateReplica, r.ID)
+		if blocked.Waits(r.Node) || errors.Is(cause, spdk.ErrNoSpace) || errors.Is(cause, spdk.ErrUnreachable) {
+			failed = append(failed, r)
+		}
+	}
+	return failed
+}
+
+// ready puts on record that all replicas exist. They have never been written to, so they are alike.
+func (s *Server) ready(ctx context.Context, id string) (*volume.Volume, error) {
+	v, err := s.modify(ctx, id, func(v *volume.Volume) (bool, error) {
+		for _, r := range v.InState(volume.ReplicaPlanned) {
+			v.SetReplicaState(r.ID, volume.ReplicaInSync, s.clock.Now().UTC())
+		}
+		v.Phase = volume.PhaseReady
+		return true, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	klog.FromContext(ctx).V(2).Info("Volume created", "volumeID", v.ID, "bytes", v.SizeBytes, "replicas", len(v.InState(volume.ReplicaInSync)))
+	return s.tidy(ctx, v)
+}
+
+// takeBack deletes what was made of a volume that can't be made whole. What can't be deleted now is left on record for Sweep.
+func (s *Server) takeBack(ctx context.Context, v *volume.Volume, cause error) error {
+	v, err := s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
+		v.Phase = volume.PhaseDeleting
+		return true, nil
+	})
+	if err == nil {
+		err = s.finishDelete(ctx, v)
+	}
+	if err != nil {
+		klog.FromContext(ctx).V(2).Info("What was made of a volume is deleted later", "err", err)
+	}
+	return cause
+}

@@ -1,0 +1,120 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/utils/clock"
+
+	"github.com/holdfast-csi/holdfast/spdk"
+	"github.com/holdfast-csi/holdfast/spdk/converge"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// inventoryAge is how long what a node answered counts, and how long a node that didn't answer is left alone: a dead node costs
+// one time-out an interval, however many volumes are being made.
+const inventoryAge = 10 * time.Second
+
+// inventoryTimeout bounds one look at a node.
+const inventoryTimeout = 3 * time.Second
+
+// inventory knows the lvstores of all SPDK nodes, from a while ago at the most.
+type inventory struct {
+	clock clock.PassiveClock
+	nodes []*stock
+}
+
+// stock is what one node has. Its mutex is held while the node is asked: whoever comes meanwhile waits for the same answer.
+type stock struct {
+	node *converge.Node
+
+	mu       sync.Mutex
+	seen     time.Time
+	lvstores []spdk.LvStore
+	err      error
+}
+
+func newInventory(cluster *converge.Cluster, c clock.PassiveClock) *inventory {
+	inv := &inventory{clock: c}
+	for _, n := range cluster.Nodes() {
+		inv.nodes = append(inv.nodes, &stock{node: n})
+	}
+	return inv
+}
+
+// pool is one lvstore where replicas can be placed.
+type pool struct {
+	node *converge.Node
+	spdk.LvStore
+}
+
+// pools returns the lvstores that the parameters allow, and an error for the nodes among them that don't answer.
+func (inv *inventory) pools(ctx context.Context, p volume.Parameters) ([]pool, error) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var found []pool
+	var errs []error
+	for _, st := range inv.nodes {
+		if !matches(st.node.Labels, p.NodeSelector) {
+			continue
+		}
+		wg.Go(func() {
+			lvstores, err := st.look(ctx, inv.clock)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%w: %s: %w", volume.ErrNodeDown, st.node.Name, err))
+				return
+			}
+			for _, lvs := range lvstores {
+				if allowed(st.node, lvs.Name, p) {
+					found = append(found, pool{node: st.node, LvStore: lvs})
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return found, errors.Join(errs...)
+}
+
+// forget makes the next look at a node a fresh one: what was known of its free space has proved wrong.
+func (inv *inventory) forget(node string) {
+	for _, st := range inv.nodes {
+		if st.node.Name == node {
+			st.mu.Lock()
+			st.seen = time.Time{}
+			st.mu.Unlock()
+		}
+	}
+}
+
+func (st *stock) look(ctx context.Context, c clock.PassiveClock) ([]spdk.LvStore, error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !st.seen.IsZero() && c.Since(st.seen) < inventoryAge {
+		return st.lvstores, st.err
+	}
+	// The answer serves other callers too, so that it doesn't end with this one.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), inventoryTimeout)
+	defer cancel()
+	st.lvstores, st.err = st.node.LvStores(ctx)
+	st.seen = c.Now()
+	return st.lvstores, st.err
+}
+
+func matches(labels, selector map[string]string) bool {
+	for key, value := range selector {
+		if labels[key] != value {
+			return false
+		}
+	}
+	return true
+}
+
+func allowed(node *converge.Node, lvstore string, p volume.Parameters) bool {
+	return (p.LvStore == "" || p.LvStore == lvstore) && (len(node.OnlyLvStores) == 0 || slices.Contains(node.OnlyLvStores, lvstore))
+}

@@ -1,0 +1,225 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"k8s.io/klog/v2"
+
+	"github.com/holdfast-csi/holdfast/spdk/converge"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// ControllerPublishVolume implements csi.ControllerServer. The first publication of a volume chooses its raid host, assembles the
+// raid there and exports it to the node's host NQN.
+func (s *Server) ControllerPublishVolume(ctx context.Context, req *csi.ControllerPublishVolumeRequest) (*csi.ControllerPublishVolumeResponse, error) {
+	switch {
+	case req.GetVolumeId() == "":
+		return nil, invalid("volume_id is empty")
+	case req.GetNodeId() == "":
+		return nil, invalid("node_id is empty")
+	}
+	if err := checkCapability(req.GetVolumeCapability()); err != nil {
+		return nil, invalid("%v", err)
+	}
+	unlock, err := s.locks.Try(req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	p := volume.Publication{
+		Node: req.GetNodeId(), Mode: accessModes[req.GetVolumeCapability().GetAccessMode().GetMode()],
+		ReadOnly: req.GetReadonly(), Block: req.GetVolumeCapability().GetBlock() != nil,
+	}
+	if err := s.publish(ctx, req.GetVolumeId(), p); err != nil {
+		return nil, fmt.Errorf("publish volume %s to node %s: %w", req.GetVolumeId(), p.Node, err)
+	}
+	return &csi.ControllerPublishVolumeResponse{}, nil
+}
+
+func (s *Server) publish(ctx context.Context, id string, p volume.Publication) error {
+	v, err := s.get(ctx, id)
+	if err != nil {
+		return err
+	}
+	if _, err := s.store.Host(ctx, p.Node); err != nil {
+		return err
+	}
+	if err := mayPublish(v, p); err != nil {
+		return err
+	}
+	if v, err = s.stop(ctx, v); err != nil {
+		return err
+	}
+	if v, err = s.cleanUp(ctx, v); err != nil {
+		return err
+	}
+	for {
+		if v, err = s.enterPublication(ctx, v, p); err != nil {
+			return err
+		}
+		err = s.converger.Run(ctx, v)
+		if err == nil {
+			return s.running(ctx, v)
+		}
+		// A raid host that stops answering before the volume has ever run on it is given up; nothing can have been written.
+		var blocked *converge.BlockedError
+		if v.Assembly.Running || !errors.As(err, &blocked) || !blocked.Waits(v.Assembly.RaidHost) {
+			return err
+		}
+		if v, err = s.retire(ctx, v); err != nil {
+			return err
+		}
+	}
+}
+
+// mayPublish says whether a publication fits the volume and the publications that it has.
+func mayPublish(v *volume.Volume, p volume.Publication) error {
+	if v.Phase != volume.PhaseReady {
+		return fmt.Errorf("%w: it is %s", volume.ErrBusy, v.Phase)
+	}
+	for _, other := range v.Publications {
+		if other.Node != p.Node {
+			return fmt.Errorf("%w: it is published to node %s, and a volume is used by one node at a time; unpublish it there first", volume.ErrInUse, other.Node)
+		}
+		if other != p {
+			return fmt.Errorf("%w: it is published to that node as %+v, asked for is %+v", volume.ErrIncompatible, other, p)
+		}
+	}
+	return nil
+}
+
+// cleanUp takes apart what former assemblies left on nodes that answer again, before one of them may become raid host.
+func (s *Server) cleanUp(ctx context.Context, v *volume.Volume) (*volume.Volume, error) {
+	if v.Assembly != nil || len(v.Retired) == 0 {
+		return v, nil
+	}
+	if err := s.converger.Run(ctx, v); err != nil {
+		return nil, err
+	}
+	return s.tidy(ctx, v)
+}
+
+// enterPublication puts a publication on record and, if the volume runs nowhere, the assembly that it is to run as.
+//
+// Replicas that can't be reached, or that are not there, are left out and on record as out-of-sync before the first write can
+// be acknowledged without them.
+func (s *Server) enterPublication(ctx context.Context, v *volume.Volume, p volume.Publication) (*volume.Volume, error) {
+	var assembly *volume.Assembly
+	var lost []string
+	if v.Assembly == nil {
+		var err error
+		if assembly, lost, err = s.choose(ctx, v, p.Node); err != nil {
+			return nil, err
+		}
+	}
+	return s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
+		if err := mayPublish(v, p); err != nil {
+			return false, err
+		}
+		if v.Publication(p.Node) != nil && v.Assembly != nil {
+			return false, nil
+		}
+		if v.Publication(p.Node) == nil {
+			v.Publications = append(v.Publications, p)
+		}
+		if v.Assembly == nil {
+			if assembly == nil || assembly.Number != v.Assemblies+1 {
+				return false, volume.ErrConflict
+			}
+			v.Assembly, v.Assemblies = assembly, assembly.Number
+			for _, id := range lost {
+				v.SetReplicaState(id, volume.ReplicaOutOfSync, s.clock.Now().UTC())
+			}
+		}
+		return true, nil
+	})
+}
+
+// choose returns the volume's next assembly and the in-sync replicas that can't be part of it. The raid host is the SPDK node on
+// the host's own machine; else the one with the fewest raids among those that hold a good replica.
+func (s *Server) choose(ctx context.Context, v *volume.Volume, host string) (*volume.Assembly, []string, error) {
+	seen := s.converger.Observe(ctx, v)
+	a := &volume.Assembly{Number: v.Assemblies + 1}
+	var lost []string
+	var why []error
+	for _, r := range v.InState(volume.ReplicaInSync) {
+		view := seen.Nodes[r.Node]
+		replica, exists := view.Replicas[r.ID]
+		switch {
+		case view.Err != nil:
+			why = append(why, fmt.Errorf("replica %s on %s: %w", r.ID, r.Node, view.Err))
+		case !exists:
+			why = append(why, fmt.Errorf("replica %s on %s: its lvol is not in lvstore %s", r.ID, r.Node, r.LvStore))
+		case replica.SizeBytes != v.SizeBytes:
+			why = append(why, fmt.Errorf("replica %s on %s: it has %d bytes, the volume %d", r.ID, r.Node, replica.SizeBytes, v.SizeBytes))
+		default:
+			a.Legs = append(a.Legs, r.ID)
+			continue
+		}
+		lost = append(lost, r.ID)
+	}
+	if len(a.Legs) == 0 {
+		return nil, nil, fmt.Errorf("%w; the volume waits until one can: %w", volume.ErrNoGoodReplica, errors.Join(why...))
+	}
+	for _, err := range why {
+		klog.FromContext(ctx).Error(err, "Volume is published without a replica", "volumeID", v.ID)
+	}
+	var err error
+	a.RaidHost, err = s.chooseRaidHost(ctx, v, a.Legs, host)
+	return a, lost, err
+}
+
+func (s *Server) chooseRaidHost(ctx context.Context, v *volume.Volume, legs []string, host string) (string, error) {
+	gone := func(node string) bool {
+		return slices.ContainsFunc(v.Retired, func(a volume.Assembly) bool { return a.RaidHost == node })
+	}
+	for _, n := range s.cluster.Nodes() {
+		if n.Host != host || gone(n.Name) {
+			continue
+		}
+		if _, err := n.Raids(ctx); err == nil {
+			return n.Name, nil
+		}
+	}
+	best, fewest := "", 0
+	var errs []error
+	for _, id := range legs {
+		node, err := s.cluster.Node(v.Replica(id).Node)
+		if err != nil || gone(node.Name) {
+			continue
+		}
+		raids, err := node.Raids(ctx)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%w: %s: %w", volume.ErrNodeDown, node.Name, err))
+			continue
+		}
+		if best == "" || len(raids) < fewest {
+			best, fewest = node.Name, len(raids)
+		}
+	}
+	if best == "" {
+		return "", fmt.Errorf("%w: no SPDK node that holds a good replica can run the raid: %w", volume.ErrNodeDown, errors.Join(errs...))
+	}
+	return best, nil
+}
+
+// running puts on record that the assembly's target is complete: from now on a host may attach.
+func (s *Server) running(ctx context.Context, v *volume.Volume) error {
+	number := v.Assembly.Number
+	_, err := s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
+		if v.Assembly == nil || v.Assembly.Number != number {
+			return false, volume.ErrConflict
+		}
+		changed := !v.Assembly.Running
+		v.Assembly.Running = true
+		return changed, nil
+	})
+	if err == nil {
+		klog.FromContext(ctx).V(2).Info("Volume published", "volumeID", v.ID, "raidHost", v.Assembly.RaidHost, "legs", v.Assembly.Legs)
+	}
+	return err
+}

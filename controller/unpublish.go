@@ -1,0 +1,134 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"k8s.io/klog/v2"
+
+	"github.com/holdfast-csi/holdfast/spdk/converge"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// ControllerUnpublishVolume implements csi.ControllerServer. It succeeds when the node can no longer reach the volume's data: its
+// host NQN is off the target, or the raid host is cut off from the replicas.
+func (s *Server) ControllerUnpublishVolume(ctx context.Context, req *csi.ControllerUnpublishVolumeRequest) (*csi.ControllerUnpublishVolumeResponse, error) {
+	id := req.GetVolumeId()
+	if id == "" {
+		return nil, invalid("volume_id is empty")
+	}
+	unlock, err := s.locks.Try(id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := s.unpublish(ctx, id, req.GetNodeId()); err != nil {
+		return nil, fmt.Errorf("unpublish volume %s from node %q: %w", id, req.GetNodeId(), err)
+	}
+	return &csi.ControllerUnpublishVolumeResponse{}, nil
+}
+
+// unpublish takes a node's publication away; every node's if node is empty.
+func (s *Server) unpublish(ctx context.Context, id, node string) error {
+	v, err := s.get(ctx, id)
+	if errors.Is(err, volume.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	v, err = s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
+		before := len(v.Publications)
+		v.Publications = slices.DeleteFunc(v.Publications, func(p volume.Publication) bool { return node == "" || p.Node == node })
+		if len(v.Publications) == 0 && v.Assembly != nil && !v.Assembly.Stopping {
+			v.Assembly.Stopping = true
+			return true, nil
+		}
+		return len(v.Publications) != before, nil
+	})
+	if err != nil {
+		return err
+	}
+	if v.Assembly != nil && !v.Assembly.Stopping {
+		return s.converger.Run(ctx, v)
+	}
+	_, err = s.stop(ctx, v)
+	return err
+}
+
+// stop takes a stopping assembly apart. When its raid host doesn't answer, it is cut off from the replicas instead, and what is
+// left of it there is remembered.
+func (s *Server) stop(ctx context.Context, v *volume.Volume) (*volume.Volume, error) {
+	if v.Assembly == nil || !v.Assembly.Stopping {
+		return v, nil
+	}
+	err := s.converger.Run(ctx, v)
+	var blocked *converge.BlockedError
+	switch {
+	case err == nil:
+		return s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
+			v.Assembly, v.Owner = nil, ""
+			return true, nil
+		})
+	case errors.As(err, &blocked) && blocked.Waits(v.Assembly.RaidHost):
+		return s.retire(ctx, v)
+	}
+	return nil, err
+}
+
+// retire gives up an assembly whose raid host doesn't answer: the replicas' exports are taken away, which cuts it off from them,
+// and it goes to the former assemblies.
+//
+// What may have been under way decides what the replicas are worth. Without an owner no host was attached and they are alike.
+// With one, a write may have reached some of them and not others: one that is surely cut off becomes the source, the others are
+// out-of-sync. If none can be cut off, the assembly is kept: a host that was declared dead could still write through it.
+func (s *Server) retire(ctx context.Context, v *volume.Volume) (*volume.Volume, error) {
+	fenced, err := s.fence(ctx, v)
+	inUse := v.Owner != "" && v.Assembly.Running
+	if inUse && len(fenced) == 0 {
+		return nil, fmt.Errorf("%w: raid host %s does not answer and can't be cut off from any replica: %w", volume.ErrNodeDown, v.Assembly.RaidHost, err)
+	}
+	a := v.Assembly.Number
+	return s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
+		if v.Assembly == nil || v.Assembly.Number != a {
+			return false, volume.ErrConflict
+		}
+		if inUse {
+			for _, id := range v.Assembly.Legs {
+				if id != fenced[0] && v.Replica(id).State == volume.ReplicaInSync {
+					v.SetReplicaState(id, volume.ReplicaOutOfSync, s.clock.Now().UTC())
+				}
+			}
+		}
+		retired := *v.Assembly
+		v.Retired = append(v.Retired, retired)
+		v.Assembly, v.Owner = nil, ""
+		klog.FromContext(ctx).Info("Raid host does not answer; it is cut off from the replicas", "volumeID", v.ID, "raidHost", retired.RaidHost, "fenced", fenced)
+		return true, nil
+	})
+}
+
+// fence takes the exports of an assembly's legs away and returns the in-sync ones that are surely cut off, and why others are not.
+func (s *Server) fence(ctx context.Context, v *volume.Volume) ([]string, error) {
+	var fenced []string
+	var errs []error
+	for _, id := range v.Assembly.Legs {
+		r := v.Replica(id)
+		if r == nil || r.State != volume.ReplicaInSync {
+			continue
+		}
+		node, err := s.cluster.Node(r.Node)
+		if err == nil {
+			err = node.Unexport(ctx, v.ReplicaNQN(*r))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("replica %s on %s: %w", id, r.Node, err))
+			continue
+		}
+		fenced = append(fenced, id)
+	}
+	return fenced, errors.Join(errs...)
+}

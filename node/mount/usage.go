@@ -1,0 +1,150 @@
+package mount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	mountutils "k8s.io/mount-utils"
+)
+
+// Usage is what statfs says of a file system.
+type Usage struct {
+	TotalBytes, UsedBytes, AvailableBytes int64 // available to users other than root
+	TotalInodes, UsedInodes, FreeInodes   int64
+}
+
+// Stats measures the file system mounted at path, within ctx even where its
+// device is dead. It answers ErrNotMounted rather than measure what is below.
+func (m *Mounter) Stats(ctx context.Context, path string) (Usage, error) {
+	path, err := m.mountPoint(path)
+	if err != nil {
+		return Usage{}, err
+	}
+	return do(ctx, &m.jobs, "statfs "+path, "statfs "+path, func() (Usage, error) {
+		var st unix.Statfs_t
+		if err := unix.Statfs(path, &st); err != nil {
+			return Usage{}, damaged(path, err)
+		}
+		return Usage{
+			TotalBytes:     int64(st.Blocks) * st.Bsize,
+			UsedBytes:      int64(st.Blocks-st.Bfree) * st.Bsize,
+			AvailableBytes: int64(st.Bavail) * st.Bsize,
+			TotalInodes:    int64(st.Files),
+			UsedInodes:     int64(st.Files - st.Ffree),
+			FreeInodes:     int64(st.Ffree),
+		}, nil
+	})
+}
+
+// Responds looks at the root of the file system mounted at path, within ctx. A
+// file system that shut itself down answers ErrCorrupt.
+func (m *Mounter) Responds(ctx context.Context, path string) error {
+	path, err := m.mountPoint(path)
+	if err != nil {
+		return err
+	}
+	_, err = do(ctx, &m.jobs, "stat "+path, "stat "+path, func() (struct{}, error) {
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return struct{}{}, damaged(path, err)
+		}
+		return struct{}{}, nil
+	})
+	return err
+}
+
+// ReadOnly reports whether the file system mounted at path refuses writes as a
+// whole: it was mounted so, or, what the caller knows apart, it has damage or
+// lost its device. It does not touch the file system.
+//
+// ext4 with errors=remount-ro refuses writes from its first error on. Older
+// kernels show that as ro, those since 6.15 as emergency_ro or shutdown; those in
+// between, stable 6.1 among them, in mountinfo not at all, but in the count of
+// errors, which e2fsck clears.
+func (m *Mounter) ReadOnly(path string) (bool, error) {
+	at, err := m.Mounts(path)
+	if err != nil {
+		return false, err
+	}
+	if len(at) == 0 {
+		return false, fmt.Errorf("%s: %w", path, ErrNotMounted)
+	}
+	top := at[len(at)-1]
+	for _, o := range top.SuperOptions {
+		if o == "ro" || o == "emergency_ro" || o == "shutdown" {
+			return true, nil
+		}
+	}
+	if top.FSType != Ext4 || !slices.Contains(top.SuperOptions, "errors=remount-ro") {
+		return false, nil
+	}
+	count, err := os.ReadFile(filepath.Join(m.sysRoot, "fs", "ext4", filepath.Base(top.Source), "errors_count"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read the errors of the file system at %s: %w", path, err)
+	}
+	return strings.TrimSpace(string(count)) != "0", nil
+}
+
+// mountPoint resolves path and makes sure that something is mounted there.
+func (m *Mounter) mountPoint(path string) (string, error) {
+	path, err := resolve(path)
+	if err != nil {
+		return "", err
+	}
+	at, err := m.Mounts(path)
+	if err == nil && len(at) == 0 {
+		err = fmt.Errorf("%s: %w", path, ErrNotMounted)
+	}
+	return path, err
+}
+
+// damaged marks the errors by which a mount point shows that its file system is
+// not usable any more.
+func damaged(path string, err error) error {
+	if mountutils.IsCorruptedMnt(err) {
+		return fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err)
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// Resize grows the file system on device, mounted at mountPoint, to the device's
+// size; at full size it does nothing. The device must have its new size already.
+func (m *Mounter) Resize(ctx context.Context, device, mountPoint string) error {
+	at, err := m.Mounts(mountPoint)
+	if err != nil {
+		return err
+	}
+	if len(at) == 0 {
+		return fmt.Errorf("resize %s: %s: %w", device, mountPoint, ErrNotMounted)
+	}
+	top := at[len(at)-1]
+	major, minor, err := deviceNumber(device)
+	if err != nil {
+		return err
+	}
+	if top.Major != major || top.Minor != minor {
+		return fmt.Errorf("resize %s: %s: %w: %s", device, mountPoint, ErrOtherMount, top.Source)
+	}
+	switch top.FSType {
+	case Ext4:
+		_, err = m.run(ctx, deviceKey(device), "resize2fs", device)
+	case XFS:
+		_, err = m.run(ctx, deviceKey(device), "xfs_growfs", top.Target)
+	default:
+		err = errors.New("cannot grow a file system of type " + top.FSType)
+	}
+	if err != nil {
+		return fmt.Errorf("resize the file system on %s: %w", device, err)
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+// Package node is the CSI node service: it attaches volumes to this machine, puts file systems on them and mounts them. One flow
+// a file.
+//
+// A flow reads the volume's record to know what to attach, and takes ownership before the first byte can flow. What it has
+// attached it also notes in a file of its own (package-private type staged), so that a volume can be detached without the record.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-csi/holdfast/node/mount"
+	"github.com/holdfast-csi/holdfast/node/nvmeof"
+	"github.com/holdfast-csi/holdfast/spdk/converge"
+	"github.com/holdfast-csi/holdfast/spdk/timeouts"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// Fabrics attaches namespaces to this machine. *nvmeof.Host is the kernel's.
+type Fabrics interface {
+	Connect(ctx context.Context, t nvmeof.Target) (devicePath string, err error)
+	Disconnect(ctx context.Context, nqn string) error
+	Device(ctx context.Context, nqn string, nsUUID uuid.UUID) (nvmeof.Device, error)
+	SetReadOnly(ctx context.Context, nqn string, nsUUID uuid.UUID, readOnly bool) error
+}
+
+// FileSystems probes, makes and measures file systems. *mount.Mounter is the real one.
+type FileSystems interface {
+	Probe(ctx context.Context, device string) (mount.Content, error)
+	Format(ctx context.Context, device string, o mount.FormatOptions) error
+	Stats(ctx context.Context, path string) (mount.Usage, error)
+}
+
+// Mounts mounts and unmounts. *mount.Mounter is the real one.
+type Mounts interface {
+	Mount(ctx context.Context, device, target, fsType string, flags []string, readOnly bool) error
+	BindMount(ctx context.Context, source, target string, readOnly bool) error
+	BindDevice(ctx context.Context, device, target string) error
+	Unmount(ctx context.Context, target string) error
+	Remove(target string) error
+	Mounts(path string) ([]mount.Mounted, error)
+}
+
+// Options are what a Server is made of.
+type Options struct {
+	// Name is the CSI node ID.
+	Name    string
+	Store   volume.Store
+	Cluster *converge.Cluster
+	Fabrics Fabrics
+	FileSystems
+	Mounts
+	// StateDir is where the node keeps what it has attached; it must survive the process, not the machine.
+	StateDir string
+	// MaxVolumes is how many volumes the CO may publish here; 0 leaves it to the CO.
+	MaxVolumes int64
+}
+
+// Server implements csi.NodeServer. Its errors are the domain's; the driver's table gives them gRPC codes.
+type Server struct {
+	csi.UnimplementedNodeServer
+
+	name       string
+	store      volume.Store
+	cluster    *converge.Cluster
+	fabrics    Fabrics
+	fs         FileSystems
+	mounts     Mounts
+	state      stateDir
+	maxVolumes int64
+	locks      volume.Locks
+}
+
+// New returns a Server.
+func New(o Options) (*Server, error) {
+	if err := volume.CheckNodeName(o.Name); err != nil {
+		return nil, err
+	}
+	state, err := openStateDir(o.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{
+		name: o.Name, store: o.Store, cluster: o.Cluster, fabrics: o.Fabrics, fs: o.FileSystems, mounts: o.Mounts,
+		state: state, maxVolumes: o.MaxVolumes,
+	}, nil
+}
+
+// NodeGetInfo implements csi.NodeServer.
+func (s *Server) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+	return &csi.NodeGetInfoResponse{NodeId: s.name, MaxVolumesPerNode: s.maxVolumes}, nil
+}
+
+// NodeGetCapabilities implements csi.NodeServer.
+func (s *Server) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
+	resp := &csi.NodeGetCapabilitiesResponse{}
+	for _, c := range []csi.NodeServiceCapability_RPC_Type{
+		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
+		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+	} {
+		resp.Capabilities = append(resp.Capabilities, &csi.NodeServiceCapability{
+			Type: &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: c}},
+		})
+	}
+	return resp, nil
+}
+
+// get reads a record. An ID of another form than ours has none.
+func (s *Server) get(ctx context.Context, id string) (*volume.Volume, error) {
+	if !volume.ValidID(id) {
+		return nil, fmt.Errorf("%w: %q", volume.ErrNotFound, id)
+	}
+	return s.store.Get(ctx, id)
+}
+
+// target says how this machine attaches a volume that runs.
+func (s *Server) target(v *volume.Volume) (nvmeof.Target, error) {
+	if v.Assembly == nil || !v.Assembly.Running {
+		return nvmeof.Target{}, fmt.Errorf("%w: it is being published", volume.ErrBusy)
+	}
+	host, err := s.cluster.Node(v.Assembly.RaidHost)
+	if err != nil {
+		return nvmeof.Target{}, err
+	}
+	values, err := timeouts.Derive(v.Parameters.Budgets)
+	if err != nil {
+		return nvmeof.Target{}, err
+	}
+	hostNQN := volume.HostNQN(s.name)
+	return nvmeof.Target{
+		NQN: v.NQN(), NSUUID: v.UUID, Paths: []nvmeof.Path{{Address: host.NVMf.String()}},
+		HostNQN: hostNQN, HostID: volume.HostID(hostNQN),
+		KeepAliveSec: int(values.Host.KeepAlive.Seconds()), ReconnectDelaySec: int(values.Host.ReconnectDelay.Seconds()),
+		CtrlLossSec: int(values.Host.CtrlLoss.Seconds()),
+	}, nil
+}
+
+func invalid(format string, args ...any) error {
+	return status.Errorf(codes.InvalidArgument, format, args...)
+}
+
+// access is what a request wants of a volume.
+type access struct {
+	block    bool
+	fsType   string
+	flags    []string
+	readOnly bool
+	single   bool
+}
+
+func readAccess(c *csi.VolumeCapability) (access, error) {
+	mode := c.GetAccessMode().GetMode()
+	a := access{
+		readOnly: mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
+		single:   mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER,
+	}
+	switch {
+	case c == nil:
+		return access{}, invalid("volume_capability is missing")
+	case mode == csi.VolumeCapability_AccessMode_UNKNOWN:
+		return access{}, invalid("volume_capability has no access mode")
+	case c.GetBlock() != nil:
+		a.block = true
+	case c.GetMount() != nil:
+		a.fsType, a.flags = c.GetMount().GetFsType(), c.GetMount().GetMountFlags()
+		if a.fsType != "" && !volume.ValidFSType(a.fsType) {
+			return access{}, invalid("file system %q is not supported; use ext4 or xfs", a.fsType)
+		}
+		if err := mount.ValidateFlags(a.flags); err != nil {
+			return access{}, invalid("%v", err)
+		}
+	default:
+		return access{}, invalid("volume_capability has no access type; set mount or block")
+	}
+	return a, nil
+}
+
+func notFound(err error) bool { return errors.Is(err, volume.ErrNotFound) }

@@ -1,0 +1,165 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"k8s.io/klog/v2"
+
+	"github.com/holdfast-csi/holdfast/node/mount"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// NodeStageVolume implements csi.NodeServer: the volume is attached and, unless it is raw block, mounted at the staging path.
+func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
+	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
+	switch {
+	case id == "":
+		return nil, invalid("volume_id is empty")
+	case path == "":
+		return nil, invalid("staging_target_path is empty")
+	}
+	a, err := readAccess(req.GetVolumeCapability())
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := s.locks.Try(id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := s.stage(ctx, id, path, a); err != nil {
+		return nil, fmt.Errorf("stage volume %s at %s: %w", id, path, err)
+	}
+	return &csi.NodeStageVolumeResponse{}, nil
+}
+
+func (s *Server) stage(ctx context.Context, id, path string, a access) error {
+	st, err := s.state.load(id)
+	if err != nil {
+		return err
+	}
+	if st != nil && (st.Path != path || st.Block != a.block) {
+		return fmt.Errorf("%w: it is staged at %s (raw block: %t); unstage it there first", volume.ErrIncompatible, st.Path, st.Block)
+	}
+	v, err := s.own(ctx, id)
+	if err != nil {
+		return err
+	}
+	target, err := s.target(v)
+	if err != nil {
+		return err
+	}
+	if st == nil || st.NQN != target.NQN {
+		st = &staged{VolumeID: id, NQN: target.NQN, UUID: target.NSUUID, Path: path, Block: a.block}
+		if err := s.state.save(st); err != nil {
+			return err
+		}
+	}
+	if _, err := s.fabrics.Connect(ctx, target); err != nil {
+		return fmt.Errorf("attach: %w", err)
+	}
+	device, err := s.fabrics.Device(ctx, target.NQN, target.NSUUID)
+	if err != nil {
+		return fmt.Errorf("attach: %w", err)
+	}
+	if device.SizeBytes != v.SizeBytes {
+		return fmt.Errorf("%w: device %s has %d bytes, the record says %d; nothing was written to it", volume.ErrPrecondition, device.Path, device.SizeBytes, v.SizeBytes)
+	}
+	readOnly := a.readOnly || v.Publication(s.name).ReadOnly
+	if a.block {
+		return s.fabrics.SetReadOnly(ctx, target.NQN, target.NSUUID, readOnly)
+	}
+	if a.fsType == "" {
+		a.fsType = v.Parameters.FSType
+	}
+	if err := s.ensureFileSystem(ctx, v, device.Path, a.fsType, readOnly); err != nil {
+		return err
+	}
+	if err := s.mounts.Mount(ctx, device.Path, path, a.fsType, a.flags, readOnly); err != nil {
+		return err
+	}
+	klog.FromContext(ctx).V(2).Info("Volume staged", "volumeID", id, "device", device.Path, "path", path)
+	return nil
+}
+
+// own takes the volume for this node, before anything is attached, and returns its record. A volume that is not published here,
+// or is another node's, is refused.
+func (s *Server) own(ctx context.Context, id string) (*volume.Volume, error) {
+	if _, err := s.get(ctx, id); err != nil {
+		return nil, err
+	}
+	return volume.Modify(ctx, s.store, id, func(v *volume.Volume) (bool, error) {
+		switch {
+		case v.Publication(s.name) == nil:
+			return false, fmt.Errorf("%w: it is not published to node %s; call ControllerPublishVolume first", volume.ErrPrecondition, s.name)
+		case v.Owner != "" && v.Owner != s.name:
+			return false, fmt.Errorf("%w: node %s has it staged", volume.ErrInUse, v.Owner)
+		}
+		changed := v.Owner != s.name
+		v.Owner = s.name
+		return changed, nil
+	})
+}
+
+// ensureFileSystem makes the file system that is asked for, on a volume that never had one. What is on record and what the device
+// reads must agree:
+//
+//	on record   device reads blank   device reads as asked   device reads otherwise
+//	none        make it              put it on record        refuse
+//	making      make it              put it on record        make it: a mkfs of ours was cut short, nothing was ever mounted
+//	made        refuse: data lost    use it                  refuse
+func (s *Server) ensureFileSystem(ctx context.Context, v *volume.Volume, device, fsType string, readOnly bool) error {
+	if fs := v.FileSystem; fs.State == volume.FileSystemMade && fs.Type != fsType {
+		return fmt.Errorf("%w: it was formatted as %s, asked for is %s", volume.ErrPrecondition, fs.Type, fsType)
+	}
+	content, err := s.fs.Probe(ctx, device)
+	if err != nil {
+		return fmt.Errorf("find out what is on %s (it is not formatted while that is unknown): %w", device, err)
+	}
+	switch made := v.FileSystem.State == volume.FileSystemMade; {
+	case made && content.FSType == fsType:
+		return nil
+	case made && content.Blank:
+		return fmt.Errorf("%w: device %s reads blank, but the record says that it was formatted as %s; its data seems to be lost, and it is not formatted again", volume.ErrPrecondition, device, fsType)
+	case content.FSType == fsType:
+		return s.recordFileSystem(ctx, v.ID, volume.FileSystem{Type: fsType, State: volume.FileSystemMade})
+	case made || !content.Blank && v.FileSystem.State != volume.FileSystemMaking:
+		return fmt.Errorf("%w: device %s holds %s, asked for is %s; it is not formatted, so as not to lose what is there", volume.ErrPrecondition, device, describe(content), fsType)
+	case readOnly:
+		return fmt.Errorf("%w: it was never formatted and is to be read only; stage it for writing once", volume.ErrPrecondition)
+	}
+	return s.format(ctx, v, device, fsType)
+}
+
+func (s *Server) format(ctx context.Context, v *volume.Volume, device, fsType string) error {
+	unfinished := v.FileSystem.State == volume.FileSystemMaking
+	if err := s.recordFileSystem(ctx, v.ID, volume.FileSystem{Type: fsType, State: volume.FileSystemMaking}); err != nil {
+		return err
+	}
+	if err := s.fs.Format(ctx, device, mount.FormatOptions{FSType: fsType, Unfinished: unfinished}); err != nil {
+		return err
+	}
+	klog.FromContext(ctx).V(2).Info("Volume formatted", "volumeID", v.ID, "fsType", fsType)
+	return s.recordFileSystem(ctx, v.ID, volume.FileSystem{Type: fsType, State: volume.FileSystemMade})
+}
+
+func (s *Server) recordFileSystem(ctx context.Context, id string, fs volume.FileSystem) error {
+	_, err := volume.Modify(ctx, s.store, id, func(v *volume.Volume) (bool, error) {
+		changed := v.FileSystem != fs
+		v.FileSystem = fs
+		return changed, nil
+	})
+	return err
+}
+
+func describe(c mount.Content) string {
+	switch {
+	case c.FSType != "":
+		return c.FSType
+	case c.PartTable != "":
+		return "a partition table (" + c.PartTable + ")"
+	}
+	return "data of unknown kind"
+}

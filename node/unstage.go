@@ -1,0 +1,96 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"k8s.io/klog/v2"
+
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// NodeUnstageVolume implements csi.NodeServer. It succeeds when nothing is mounted at the staging path and no controller of the
+// volume is left, whether or not its target answers; then the node gives its ownership back.
+func (s *Server) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
+	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
+	switch {
+	case id == "":
+		return nil, invalid("volume_id is empty")
+	case path == "":
+		return nil, invalid("staging_target_path is empty")
+	}
+	unlock, err := s.locks.Try(id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := s.unstage(ctx, id, path); err != nil {
+		return nil, fmt.Errorf("unstage volume %s from %s: %w", id, path, err)
+	}
+	return &csi.NodeUnstageVolumeResponse{}, nil
+}
+
+func (s *Server) unstage(ctx context.Context, id, path string) error {
+	st, err := s.state.load(id)
+	if err != nil {
+		return err
+	}
+	if st != nil && st.Path != path {
+		// Staged elsewhere: this path only has to be free.
+		return s.mounts.Unmount(ctx, path)
+	}
+	if err := s.mounts.Unmount(ctx, path); err != nil {
+		return err
+	}
+	nqn, err := s.attachedNQN(ctx, id, st)
+	if err != nil {
+		return err
+	}
+	if nqn != "" {
+		if err := s.fabrics.Disconnect(ctx, nqn); err != nil {
+			return fmt.Errorf("detach: %w", err)
+		}
+	}
+	if err := s.disown(ctx, id); err != nil {
+		return err
+	}
+	if err := s.state.remove(id); err != nil {
+		return err
+	}
+	klog.FromContext(ctx).V(2).Info("Volume unstaged", "volumeID", id, "path", path)
+	return nil
+}
+
+// attachedNQN returns what the volume is attached as: by the node's own note, else by the record. "" is a volume that neither knows.
+func (s *Server) attachedNQN(ctx context.Context, id string, st *staged) (string, error) {
+	if st != nil {
+		return st.NQN, nil
+	}
+	v, err := s.get(ctx, id)
+	switch {
+	case notFound(err):
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	return v.NQN(), nil
+}
+
+// disown gives the volume back to the controller.
+func (s *Server) disown(ctx context.Context, id string) error {
+	if !volume.ValidID(id) {
+		return nil
+	}
+	_, err := volume.Modify(ctx, s.store, id, func(v *volume.Volume) (bool, error) {
+		if v.Owner != s.name {
+			return false, nil
+		}
+		v.Owner = ""
+		return true, nil
+	})
+	if notFound(err) {
+		return nil
+	}
+	return err
+}

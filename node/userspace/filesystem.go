@@ -1,0 +1,138 @@
+package userspace
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"path/filepath"
+	"strings"
+
+	"github.com/holdfast-csi/holdfast/node/mount"
+)
+
+// The pretend file system:
+//
+//	offset   bytes
+//	0        4096   superblock: magic, type ("ext4" or "xfs"), size of the device, CRC-32C of all that
+//	4096     4096   a table that is written before the superblock, as mkfs does
+//	1 MiB           the one file's data
+const (
+	superblockBytes = 4096
+	reservedBytes   = 1 << 20
+
+	offType  = 16
+	offSize  = 32
+	offCheck = superblockBytes - 4
+)
+
+var magic = []byte("holdfast-pretend")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// What must be zero for a device to be blank: all that the file system keeps for itself and the first of what it leaves to its
+// file, and the device's tail, where others keep their marks.
+const (
+	probedHead = reservedBytes + 64<<10
+	probedTail = 64 << 10
+)
+
+func superblock(fsType string, size int64) []byte {
+	b := make([]byte, superblockBytes)
+	copy(b, magic)
+	copy(b[offType:offSize], fsType)
+	binary.LittleEndian.PutUint64(b[offSize:], uint64(size))
+	binary.LittleEndian.PutUint32(b[offCheck:], crc32.Checksum(b[:offCheck], castagnoli))
+	return b
+}
+
+// parseSuperblock returns the type of the file system, or "" if this is none.
+func parseSuperblock(b []byte) string {
+	if !bytes.HasPrefix(b, magic) || binary.LittleEndian.Uint32(b[offCheck:]) != crc32.Checksum(b[:offCheck], castagnoli) {
+		return ""
+	}
+	return strings.TrimRight(string(b[offType:offSize]), "\x00")
+}
+
+// Probe implements node.FileSystems. It reads the device over NVMe/TCP; blank is what reads zero.
+func (m *Machine) Probe(ctx context.Context, device string) (mount.Content, error) {
+	return do(m, OpProbe, func() (mount.Content, error) {
+		d, err := m.device(device)
+		if err != nil {
+			return mount.Content{}, fmt.Errorf("probe: %w", err)
+		}
+		return probe(ctx, d)
+	})
+}
+
+func probe(ctx context.Context, d *disk) (mount.Content, error) {
+	size := d.head.SizeBytes()
+	if size < probedHead+probedTail {
+		return mount.Content{}, fmt.Errorf("probe %s: it has %d bytes, which no volume has", d.path, size)
+	}
+	head, tail := make([]byte, probedHead), make([]byte, probedTail)
+	if err := d.head.ReadAt(ctx, head, 0); err != nil {
+		return mount.Content{}, fmt.Errorf("probe %s: %w", d.path, err)
+	}
+	if err := d.head.ReadAt(ctx, tail, size-int64(len(tail))); err != nil {
+		return mount.Content{}, fmt.Errorf("probe %s: %w", d.path, err)
+	}
+	c := mount.Content{SizeBytes: size, FSType: parseSuperblock(head)}
+	c.Blank = c.FSType == "" && zero(head) && zero(tail)
+	return c, nil
+}
+
+func zero(b []byte) bool { return bytes.Count(b, []byte{0}) == len(b) }
+
+// Format implements node.FileSystems with the rules of mount.Mounter: only a blank device, or one on which a mkfs was cut short.
+func (m *Machine) Format(ctx context.Context, device string, o mount.FormatOptions) error {
+	return m.perform(OpFormat, func() error {
+		if o.FSType != mount.Ext4 && o.FSType != mount.XFS {
+			return fmt.Errorf("%w: file system type %q: want ext4 or xfs", mount.ErrInvalid, o.FSType)
+		}
+		d, err := m.device(device)
+		if err != nil {
+			return fmt.Errorf("format: %w", err)
+		}
+		c, err := probe(ctx, d)
+		switch {
+		case err != nil:
+			return fmt.Errorf("format: %w", err)
+		case !c.Blank && !o.Unfinished:
+			return fmt.Errorf("format %s: %w: type %q", device, mount.ErrNotBlank, c.FSType)
+		case m.uses(d):
+			return fmt.Errorf("format %s: %w: it is mounted", device, mount.ErrNotBlank)
+		}
+		return m.write(ctx, d, o.FSType)
+	})
+}
+
+// write puts a file system on a disk, its superblock last.
+func (m *Machine) write(ctx context.Context, d *disk, fsType string) error {
+	f := &File{disk: d}
+	if err := f.WriteAt(ctx, bytes.Repeat([]byte{0xf5}, superblockBytes), superblockBytes); err != nil {
+		return fmt.Errorf("format %s: %w", d.path, err)
+	}
+	if err := m.fault(OpFormat, Midway); err != nil {
+		return err
+	}
+	if err := f.WriteAt(ctx, superblock(fsType, d.head.SizeBytes()), 0); err != nil {
+		return fmt.Errorf("format %s: %w", d.path, err)
+	}
+	return f.Flush(ctx)
+}
+
+// Stats implements node.FileSystems. The file takes up all the space there is.
+func (m *Machine) Stats(_ context.Context, path string) (mount.Usage, error) {
+	return do(m, OpStats, func() (mount.Usage, error) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		e := m.topLocked(filepath.Clean(path))
+		if e == nil || e.device {
+			return mount.Usage{}, fmt.Errorf("%s: %w", path, mount.ErrNotMounted)
+		}
+		total := e.disk.head.SizeBytes()
+		return mount.Usage{TotalBytes: total, UsedBytes: reservedBytes, AvailableBytes: total - reservedBytes, TotalInodes: 1, UsedInodes: 1}, nil
+	})
+}

@@ -1,0 +1,228 @@
+package converge
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"k8s.io/klog/v2"
+
+	"github.com/holdfast-csi/holdfast/spdk"
+	"github.com/holdfast-csi/holdfast/spdk/timeouts"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// maxRounds bounds how often a volume is looked at. The longest way, from a running volume to a deleted one, has six steps; a
+// plan that needs more contradicts itself.
+const maxRounds = 16
+
+// Converger carries plans out on the nodes of a cluster.
+type Converger struct {
+	cluster *Cluster
+}
+
+// New returns a Converger for a cluster.
+func New(cluster *Cluster) *Converger { return &Converger{cluster: cluster} }
+
+// ActionError is the failure of one action.
+type ActionError struct {
+	Action volume.Action
+	Err    error
+}
+
+func (e *ActionError) Error() string { return fmt.Sprintf("%s: %v", e.Action, e.Err) }
+
+// Unwrap returns the cause.
+func (e *ActionError) Unwrap() error { return e.Err }
+
+// ActionsError is the failures of one round of actions.
+type ActionsError struct{ Failed []*ActionError }
+
+func (e *ActionsError) Error() string {
+	texts := make([]string, 0, len(e.Failed))
+	for _, f := range e.Failed {
+		texts = append(texts, f.Error())
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap returns each failure.
+func (e *ActionsError) Unwrap() []error {
+	errs := make([]error, 0, len(e.Failed))
+	for _, f := range e.Failed {
+		errs = append(errs, f)
+	}
+	return errs
+}
+
+// Of returns why an action on a replica failed; nil if it did not, or e is nil.
+func (e *ActionsError) Of(kind volume.Kind, replica string) error {
+	if e == nil {
+		return nil
+	}
+	for _, f := range e.Failed {
+		if f.Action.Kind == kind && f.Action.Replica == replica {
+			return f.Err
+		}
+	}
+	return nil
+}
+
+// BlockedError says which nodes a volume waits for. It is a volume.ErrNodeDown.
+type BlockedError struct {
+	Nodes []volume.BlockedNode
+}
+
+func (e *BlockedError) Error() string {
+	text := "waiting for SPDK nodes that do not answer:"
+	for _, n := range e.Nodes {
+		text += fmt.Sprintf(" %s (%v)", n.Node, n.Err)
+	}
+	return text
+}
+
+// Is makes a BlockedError a volume.ErrNodeDown.
+func (e *BlockedError) Is(target error) bool { return target == volume.ErrNodeDown }
+
+// Unwrap returns why each node doesn't answer.
+func (e *BlockedError) Unwrap() []error {
+	errs := make([]error, 0, len(e.Nodes))
+	for _, n := range e.Nodes {
+		errs = append(errs, n.Err)
+	}
+	return errs
+}
+
+// Waits says whether the node is among those waited for; nobody is if e is nil.
+func (e *BlockedError) Waits(node string) bool {
+	return e != nil && slices.ContainsFunc(e.Nodes, func(n volume.BlockedNode) bool { return n.Node == node })
+}
+
+// Run does what the record asks for until it has come true. Failures of actions come back as an ActionsError; nodes that
+// don't answer as a BlockedError, after everything that doesn't need them is done. Either way the call may be repeated.
+func (c *Converger) Run(ctx context.Context, v *volume.Volume) error {
+	for range maxRounds {
+		steps := volume.Plan(v, c.Observe(ctx, v))
+		if len(steps.Now) == 0 {
+			if len(steps.Blocked) > 0 {
+				return &BlockedError{Nodes: steps.Blocked}
+			}
+			return nil
+		}
+		if err := c.do(ctx, v, steps.Now); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("volume %s is not as its record wants it after %d rounds: another writer works against this one", v.ID, maxRounds)
+}
+
+// do runs actions side by side and waits for all of them.
+func (c *Converger) do(ctx context.Context, v *volume.Volume, actions []volume.Action) error {
+	var mu sync.Mutex
+	var failed []*ActionError
+	var wg sync.WaitGroup
+	for _, a := range actions {
+		wg.Go(func() {
+			klog.FromContext(ctx).V(4).Info("Step", "volumeID", v.ID, "action", a.Kind, "node", a.Node, "replica", a.Replica)
+			if err := c.act(ctx, v, a); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed = append(failed, &ActionError{Action: a, Err: err})
+			}
+		})
+	}
+	wg.Wait()
+	if len(failed) > 0 {
+		return &ActionsError{Failed: failed}
+	}
+	return nil
+}
+
+// act carries out one action.
+func (c *Converger) act(ctx context.Context, v *volume.Volume, a volume.Action) error {
+	node, err := c.cluster.Node(a.Node)
+	if err != nil {
+		return err
+	}
+	var r volume.Replica
+	if a.Replica != "" {
+		r = *v.Replica(a.Replica)
+	}
+	switch a.Kind {
+	case volume.CreateReplica:
+		_, err = node.CreateLvol(ctx, spdk.LvolSpec{LvStore: r.LvStore, Name: v.LvolName(r), SizeBytes: v.SizeBytes, Thin: v.Parameters.Thin, ClearMethod: node.ClearMethod})
+	case volume.DeleteReplica:
+		err = node.DeleteLvol(ctx, r.LvStore, v.LvolName(r))
+	case volume.ExportReplica:
+		err = node.Export(ctx, replicaExport(v, r, node))
+	case volume.UnexportReplica:
+		err = node.Unexport(ctx, v.ReplicaNQN(r))
+	case volume.AttachLeg:
+		err = c.attachLeg(ctx, v, r, node)
+	case volume.DetachLeg:
+		err = node.DetachLeg(ctx, v.LegController(r))
+	case volume.AssembleRaid:
+		err = c.assemble(ctx, v, node)
+	case volume.DeleteRaid:
+		err = node.DeleteRaid(ctx, v.RaidName())
+	case volume.ExportTarget:
+		err = node.Export(ctx, targetExport(v, node))
+	case volume.UnexportTarget:
+		err = node.Unexport(ctx, v.NQN())
+	default:
+		err = fmt.Errorf("no such action")
+	}
+	return err
+}
+
+// replicaExport is a replica as its raid host alone may attach it.
+func replicaExport(v *volume.Volume, r volume.Replica, node *Node) spdk.Export {
+	return spdk.Export{
+		NQN: v.ReplicaNQN(r), Serial: v.Serial(), Model: model, Bdev: r.LvStore + "/" + v.LvolName(r), NSUUID: v.ReplicaNSUUID(r),
+		Listen: node.NVMf, Hosts: []string{volume.SPDKHostNQN(v.Assembly.RaidHost)},
+	}
+}
+
+// targetExport is the volume as its hosts see it, the same on every raid host but for the controller ids.
+func targetExport(v *volume.Volume, node *Node) spdk.Export {
+	lowest, highest := v.Assembly.CNTLIDs()
+	return spdk.Export{
+		NQN: v.NQN(), Serial: v.Serial(), Model: model, Bdev: v.RaidName(), NSUUID: v.UUID, Listen: node.NVMf, Hosts: v.HostNQNs(),
+		MinCNTLID: lowest, MaxCNTLID: highest, ANAReporting: true, ANAState: spdk.ANAOptimized,
+	}
+}
+
+// model is the model number that hosts see (Identify Controller, MN).
+const model = "Holdfast volume"
+
+func (c *Converger) attachLeg(ctx context.Context, v *volume.Volume, r volume.Replica, node *Node) error {
+	from, err := c.cluster.Node(r.Node)
+	if err != nil {
+		return err
+	}
+	values, err := timeouts.Derive(v.Parameters.Budgets)
+	if err != nil {
+		return err
+	}
+	_, err = node.AttachLeg(ctx, spdk.Leg{
+		Controller: v.LegController(r), NQN: v.ReplicaNQN(r), Address: from.NVMf, HostNQN: volume.SPDKHostNQN(node.Name),
+		CtrlrLossSec: int(values.Leg.CtrlrLoss.Seconds()), ReconnectDelaySec: int(values.Leg.ReconnectDelay.Seconds()),
+		FastIOFailSec: int(values.Leg.FastIOFail.Seconds()),
+	})
+	return err
+}
+
+// assemble makes the raid with one slot more than there are to be replicas: a replica can be replaced before the old one goes,
+// and a volume of one replica can grow.
+func (c *Converger) assemble(ctx context.Context, v *volume.Volume, node *Node) error {
+	legs := make([]string, 0, len(v.Assembly.Legs))
+	for _, id := range v.Assembly.Legs {
+		legs = append(legs, v.LegController(*v.Replica(id))+"n1")
+	}
+	_, err := node.AssembleRaid(ctx, spdk.RaidSpec{
+		Name: v.RaidName(), UUID: v.RaidUUID(), Slots: max(v.Parameters.Replicas, len(legs)) + 1, Legs: legs,
+	})
+	return err
+}

@@ -1,0 +1,82 @@
+package spdk
+
+import "context"
+
+// LvolStoreInfo is one lvstore as bdev_lvol_get_lvstores describes it.
+type LvolStoreInfo struct {
+	UUID     string `json:"uuid"`
+	Name     string `json:"name"`
+	BaseBdev string `json:"base_bdev"`
+	// TotalDataClusters and FreeClusters are counted in clusters of ClusterSize bytes.
+	TotalDataClusters int64 `json:"total_data_clusters"`
+	FreeClusters      int64 `json:"free_clusters"`
+	// BlockSize and ClusterSize are in bytes.
+	BlockSize   int   `json:"block_size"`
+	ClusterSize int64 `json:"cluster_size"`
+}
+
+var bdevLvolGetLvstores = register[NoParams, []LvolStoreInfo]("bdev_lvol_get_lvstores")
+
+// BdevLvolGetLvstores lists the lvstores. SPDK refuses an empty params object here, so
+// none is sent.
+func BdevLvolGetLvstores(ctx context.Context, c Caller) ([]LvolStoreInfo, error) {
+	return bdevLvolGetLvstores.call(ctx, c, NoParams{})
+}
+
+// BdevLvolCreateParams describes a new lvol.
+type BdevLvolCreateParams struct {
+	// LvolName has at most 63 characters and is unique in its lvstore.
+	LvolName string `json:"lvol_name"`
+	LvsName  string `json:"lvs_name"`
+	// SizeInMiB is rounded up to whole clusters by SPDK.
+	SizeInMiB     int64 `json:"size_in_mib"`
+	ThinProvision bool  `json:"thin_provision"`
+	// ClearMethod is none, unmap or write_zeroes; empty is SPDK's default, unmap.
+	ClearMethod string `json:"clear_method,omitempty"`
+}
+
+var bdevLvolCreate = register[BdevLvolCreateParams, string]("bdev_lvol_create")
+
+// BdevLvolCreate makes an lvol and returns its UUID.
+func BdevLvolCreate(ctx context.Context, c Caller, p BdevLvolCreateParams) (string, error) {
+	return bdevLvolCreate.call(ctx, c, p)
+}
+
+// BdevLvolDeleteParams names an lvol by UUID or as "lvstore/lvol".
+type BdevLvolDeleteParams struct {
+	Name string `json:"name"`
+}
+
+var bdevLvolDelete = register[BdevLvolDeleteParams, bool]("bdev_lvol_delete")
+
+// BdevLvolDelete deletes an lvol, even one that is exported.
+func BdevLvolDelete(ctx context.Context, c Caller, p BdevLvolDeleteParams) error {
+	return bdevLvolDelete.do(ctx, c, p)
+}
+
+// BdevLvolResizeParams gives an lvol a new size.
+type BdevLvolResizeParams struct {
+	Name string `json:"name"`
+	// SizeInMiB is rounded up to whole clusters by SPDK. It shrinks as well as grows.
+	SizeInMiB int64 `json:"size_in_mib"`
+}
+
+var bdevLvolResize = register[BdevLvolResizeParams, bool]("bdev_lvol_resize")
+
+// BdevLvolResize resizes an lvol.
+func BdevLvolResize(ctx context.Context, c Caller, p BdevLvolResizeParams) error {
+	return bdevLvolResize.do(ctx, c, p)
+}
+
+// BdevLvolSnapshotParams names an lvol and the snapshot to take of it.
+type BdevLvolSnapshotParams struct {
+	LvolName     string `json:"lvol_name"`
+	SnapshotName string `json:"snapshot_name"`
+}
+
+var bdevLvolSnapshot = register[BdevLvolSnapshotParams, string]("bdev_lvol_snapshot")
+
+// BdevLvolSnapshot takes a snapshot and returns its UUID. The lvol may be in use.
+func BdevLvolSnapshot(ctx context.Context, c Caller, p BdevLvolSnapshotParams) (string, error) {
+	return bdevLvolSnapshot.call(ctx, c, p)
+}
