@@ -122,8 +122,9 @@ func (s *Server) record(ctx context.Context, id string, o order) (*volume.Volume
 		return nil, err
 	}
 	if err := s.store.Create(ctx, v); err != nil {
-		s.ledger.drop(id)
+		// After any other error the record may be there all the same, so that its promise is kept; the retry sets it right.
 		if errors.Is(err, volume.ErrExists) {
+			s.ledger.drop(id)
 			return nil, fmt.Errorf("%w: another controller has just begun it", volume.ErrBusy)
 		}
 		return nil, err

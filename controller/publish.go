@@ -65,15 +65,34 @@ func (s *Server) publish(ctx context.Context, id string, p volume.Publication) e
 		if err == nil {
 			return s.running(ctx, v)
 		}
-		// A raid host that stops answering before the volume has ever run on it is given up; nothing can have been written.
 		var blocked *converge.BlockedError
-		if v.Assembly.Running || !errors.As(err, &blocked) || !blocked.Waits(v.Assembly.RaidHost) {
+		if v.Assembly.Running || !errors.As(err, &blocked) {
 			return err
 		}
-		if v, err = s.retire(ctx, v); err != nil {
+		if v, err = s.giveUp(ctx, v, blocked); err != nil {
 			return err
 		}
 	}
+}
+
+// giveUp takes apart an assembly that has never run and waits for nodes that don't answer, so that another can be chosen without
+// them. Nothing can have been written through it.
+func (s *Server) giveUp(ctx context.Context, v *volume.Volume, blocked *converge.BlockedError) (*volume.Volume, error) {
+	klog.FromContext(ctx).Info("Another assembly is chosen", "volumeID", v.ID, "err", blocked)
+	if blocked.Waits(v.Assembly.RaidHost) {
+		return s.retire(ctx, v)
+	}
+	v, err := s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
+		if v.Assembly == nil || v.Assembly.Running {
+			return false, volume.ErrConflict
+		}
+		v.Assembly.Stopping = true
+		return true, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.stop(ctx, v)
 }
 
 // mayPublish says whether a publication fits the volume and the publications that it has.
@@ -142,10 +161,14 @@ func (s *Server) enterPublication(ctx context.Context, v *volume.Volume, p volum
 // choose returns the volume's next assembly and the in-sync replicas that can't be part of it. The raid host is the SPDK node on
 // the host's own machine; else the one with the fewest raids among those that hold a good replica.
 func (s *Server) choose(ctx context.Context, v *volume.Volume, host string) (*volume.Assembly, []string, error) {
-	seen := s.converger.Observe(ctx, v)
+	seen := s.observeTwice(ctx, v)
 	a := &volume.Assembly{Number: v.Assemblies + 1}
 	var lost []string
 	var why []error
+	for _, r := range v.InState(volume.ReplicaSuspect) {
+		lost = append(lost, r.ID) // writes may have been acknowledged without it, and nothing will tell any more
+		why = append(why, fmt.Errorf("replica %s on %s: it was failing when the volume was last in use", r.ID, r.Node))
+	}
 	for _, r := range v.InState(volume.ReplicaInSync) {
 		view := seen.Nodes[r.Node]
 		replica, exists := view.Replicas[r.ID]
@@ -171,6 +194,18 @@ func (s *Server) choose(ctx context.Context, v *volume.Volume, host string) (*vo
 	var err error
 	a.RaidHost, err = s.chooseRaidHost(ctx, v, a.Legs, host)
 	return a, lost, err
+}
+
+// observeTwice looks again if a node did not answer: one call that failed is no reason to do without a replica, which then has to
+// be rebuilt.
+func (s *Server) observeTwice(ctx context.Context, v *volume.Volume) volume.Observed {
+	seen := s.converger.Observe(ctx, v)
+	for _, view := range seen.Nodes {
+		if view.Err != nil {
+			return s.converger.Observe(ctx, v)
+		}
+	}
+	return seen
 }
 
 func (s *Server) chooseRaidHost(ctx context.Context, v *volume.Volume, legs []string, host string) (string, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"k8s.io/klog/v2"
@@ -65,7 +66,11 @@ func (s *Server) stop(ctx context.Context, v *volume.Volume) (*volume.Volume, er
 	if v.Assembly == nil || !v.Assembly.Stopping {
 		return v, nil
 	}
-	err := s.converger.Run(ctx, v)
+	v, err := s.recordMembers(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	err = s.converger.Run(ctx, v)
 	var blocked *converge.BlockedError
 	switch {
 	case err == nil:
@@ -77,6 +82,35 @@ func (s *Server) stop(ctx context.Context, v *volume.Volume) (*volume.Volume, er
 		return s.retire(ctx, v)
 	}
 	return nil, err
+}
+
+// recordMembers puts on record, while the raid still tells, which legs it has ejected or is about to: the owner may have died before
+// it could. A raid host that doesn't answer tells nothing.
+func (s *Server) recordMembers(ctx context.Context, v *volume.Volume) (*volume.Volume, error) {
+	node, err := s.cluster.Node(v.Assembly.RaidHost)
+	if err != nil {
+		return nil, err
+	}
+	health, err := node.Health(ctx)
+	if err != nil {
+		klog.FromContext(ctx).V(2).Info("Raid host can't be asked about its legs", "volumeID", v.ID, "node", node.Name, "err", err)
+		return v, nil //nolint:nilerr // the caller finds out by itself whether it answers
+	}
+	return s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
+		if v.Assembly == nil {
+			return false, volume.ErrConflict
+		}
+		legs, ok := converge.LegHealth(v, health)
+		if !ok {
+			return false, nil
+		}
+		now := s.clock.Now().UTC()
+		changes := volume.Judge(v, legs, map[string]time.Time{}, v.Parameters.Budgets.ReplicaStall, now)
+		for id, state := range changes {
+			v.SetReplicaState(id, state, now)
+		}
+		return len(changes) > 0, nil
+	})
 }
 
 // retire gives up an assembly whose raid host doesn't answer: the replicas' exports are taken away, which cuts it off from them,

@@ -105,7 +105,7 @@ func serve(t *testing.T, c *cluster.Cluster) *userspace.Machine {
 	}
 	nodeService, err := node.New(node.Options{
 		Name: "host", Store: c.Store, Cluster: c.Cluster, Fabrics: machine, FileSystems: machine, Mounts: machine,
-		StateDir: filepath.Join(c.Dir, "state"),
+		StateDir: filepath.Join(c.Dir, "state"), Clock: clock.RealClock{},
 	})
 	if err != nil {
 		t.Fatal(err)

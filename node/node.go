@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"k8s.io/utils/clock"
 
 	"github.com/holdfast-csi/holdfast/node/mount"
 	"github.com/holdfast-csi/holdfast/node/nvmeof"
@@ -58,6 +59,8 @@ type Options struct {
 	Mounts
 	// StateDir is where the node keeps what it has attached; it must survive the process, not the machine.
 	StateDir string
+	// Clock drives the watching of staged volumes.
+	Clock clock.WithTicker
 	// MaxVolumes is how many volumes the CO may publish here; 0 leaves it to the CO.
 	MaxVolumes int64
 }
@@ -75,6 +78,7 @@ type Server struct {
 	state      stateDir
 	maxVolumes int64
 	locks      volume.Locks
+	watcher    *watcher
 }
 
 // New returns a Server.
@@ -86,10 +90,12 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{
+	s := &Server{
 		name: o.Name, store: o.Store, cluster: o.Cluster, fabrics: o.Fabrics, fs: o.FileSystems, mounts: o.Mounts,
 		state: state, maxVolumes: o.MaxVolumes,
-	}, nil
+	}
+	s.watcher = &watcher{server: s, clock: o.Clock, watched: map[string]*watchedVolume{}}
+	return s, nil
 }
 
 // NodeGetInfo implements csi.NodeServer.

@@ -57,6 +57,7 @@ func (s *Server) stage(ctx context.Context, id, path string, a access) error {
 			return err
 		}
 	}
+	s.watcher.add(id)
 	if _, err := s.fabrics.Connect(ctx, target); err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}

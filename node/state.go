@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -89,6 +90,21 @@ func (d stateDir) save(st *staged) error {
 		return fmt.Errorf("write the node's state: %w", err)
 	}
 	return nil
+}
+
+// ids lists the volumes that have a file.
+func (d stateDir) ids() ([]string, error) {
+	entries, err := os.ReadDir(string(d))
+	if err != nil {
+		return nil, fmt.Errorf("list the node's state: %w", err)
+	}
+	var ids []string
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), ".json"); ok && volume.ValidID(id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
 }
 
 func (d stateDir) remove(id string) error {

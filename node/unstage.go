@@ -52,6 +52,10 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 			return fmt.Errorf("detach: %w", err)
 		}
 	}
+	if err := s.watcher.last(ctx, id); err != nil {
+		return err
+	}
+	s.watcher.remove(id)
 	if err := s.disown(ctx, id); err != nil {
 		return err
 	}

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/utils/clock"
 
 	"github.com/holdfast-csi/holdfast/driver"
 	"github.com/holdfast-csi/holdfast/node"
@@ -69,12 +71,17 @@ func runNode(ctx context.Context, o nodeOptions) error {
 	host, mounter := nvmeof.New(nvmeof.Options{}), mount.New(mount.Options{})
 	server, err := node.New(node.Options{
 		Name: o.name, Store: store, Cluster: cluster, Fabrics: host, FileSystems: mounter, Mounts: mounter,
-		StateDir: o.stateDir, MaxVolumes: o.maxVolumes,
+		StateDir: o.stateDir, Clock: clock.RealClock{}, MaxVolumes: o.maxVolumes,
 	})
 	if err != nil {
 		return err
 	}
+	watching, stopWatching := context.WithCancel(ctx)
+	watched := make(chan error, 1)
+	go func() { watched <- server.Watch(watching) }()
 	err = driver.Serve(ctx, o.endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Node: server})
+	stopWatching()
+	err = errors.Join(err, <-watched)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	for _, closer := range []func(context.Context) error{mounter.Close, host.Close} {

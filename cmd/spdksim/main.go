@@ -50,6 +50,8 @@ type options struct {
 	waitForRPC   bool
 	rpcLatency   time.Duration
 	defaultsOnly bool
+	fixedRaid    bool
+	sharedCore   bool
 	timeout      time.Duration
 	keepAlive    time.Duration
 	ackTimeout   uint8
@@ -82,6 +84,8 @@ func command() *cobra.Command {
 	f.DurationVar(&o.timeout, "io-timeout", time.Minute, "timeout_us of bdev_nvme_set_options, with action reset")
 	f.DurationVar(&o.keepAlive, "keep-alive", 2*time.Second, "keep_alive_timeout_ms of bdev_nvme_set_options")
 	f.Uint8Var(&o.ackTimeout, "ack-timeout", 10, "transport_ack_timeout of bdev_nvme_set_options: 2^n ms")
+	f.BoolVar(&o.fixedRaid, "survive-rebuild-errors", false, "don't die of a leg's failed write during a rebuild, as SPDK does")
+	f.BoolVar(&o.sharedCore, "shared-reactor", false, "run the target on the application thread's core: changes of own exports stop the process for 30 s")
 	f.BoolVar(&o.waitForRPC, "wait-for-rpc", false, "start as nvmf_tgt --wait-for-rpc does")
 	f.DurationVar(&o.rpcLatency, "rpc-latency", 0, "delay of every JSON-RPC call")
 	f.IntVar(&o.verbosity, "v", 0, "log verbosity")
@@ -130,7 +134,8 @@ func startNode(o *options, w *sim.Network, name string, pools []sim.PoolConfig) 
 		logger = klog.Logger{}
 	}
 	cfg := sim.Config{Name: name, Socket: filepath.Join(o.dir, name+".sock"), Pools: pools, Network: w,
-		WaitForRPC: o.waitForRPC, RPCLatency: o.rpcLatency, Logger: logger}
+		WaitForRPC: o.waitForRPC, RPCLatency: o.rpcLatency, SurviveRebuildErrors: o.fixedRaid,
+		SharedReactor: o.sharedCore, Logger: logger}
 	if o.files {
 		cfg.Dir = filepath.Join(o.dir, name)
 		if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {

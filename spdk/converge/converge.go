@@ -102,9 +102,12 @@ func (e *BlockedError) Waits(node string) bool {
 
 // Run does what the record asks for until it has come true. Failures of actions come back as an ActionsError; nodes that
 // don't answer as a BlockedError, after everything that doesn't need them is done. Either way the call may be repeated.
+//
+// A node that didn't answer once is not asked again: it costs one time-out, however many rounds there are.
 func (c *Converger) Run(ctx context.Context, v *volume.Volume) error {
+	silent := map[string]volume.NodeView{}
 	for range maxRounds {
-		steps := volume.Plan(v, c.Observe(ctx, v))
+		steps := volume.Plan(v, c.observe(ctx, v, silent))
 		if len(steps.Now) == 0 {
 			if len(steps.Blocked) > 0 {
 				return &BlockedError{Nodes: steps.Blocked}
@@ -217,9 +220,13 @@ func (c *Converger) attachLeg(ctx context.Context, v *volume.Volume, r volume.Re
 // assemble makes the raid with one slot more than there are to be replicas: a replica can be replaced before the old one goes,
 // and a volume of one replica can grow.
 func (c *Converger) assemble(ctx context.Context, v *volume.Volume, node *Node) error {
-	legs := make([]string, 0, len(v.Assembly.Legs))
-	for _, id := range v.Assembly.Legs {
-		legs = append(legs, v.LegController(*v.Replica(id))+"n1")
+	good := v.GoodLegs(*v.Assembly)
+	if len(good) == 0 {
+		return volume.ErrNoGoodReplica
+	}
+	legs := make([]string, 0, len(good))
+	for _, id := range good {
+		legs = append(legs, v.LegController(*v.Replica(id))+firstNamespace)
 	}
 	_, err := node.AssembleRaid(ctx, spdk.RaidSpec{
 		Name: v.RaidName(), UUID: v.RaidUUID(), Slots: max(v.Parameters.Replicas, len(legs)) + 1, Legs: legs,

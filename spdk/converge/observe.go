@@ -3,6 +3,7 @@ package converge
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 
@@ -43,10 +44,18 @@ func scopes(v *volume.Volume) map[string]*scope {
 // Observe reads what the SPDK nodes have of a volume, all nodes side by side. A node that doesn't answer is in the result with
 // its error; the call itself doesn't fail.
 func (c *Converger) Observe(ctx context.Context, v *volume.Volume) volume.Observed {
-	seen := volume.Observed{Nodes: map[string]volume.NodeView{}}
+	return c.observe(ctx, v, map[string]volume.NodeView{})
+}
+
+// observe does not ask the nodes in silent, and enters those that don't answer.
+func (c *Converger) observe(ctx context.Context, v *volume.Volume, silent map[string]volume.NodeView) volume.Observed {
+	seen, found := volume.Observed{Nodes: maps.Clone(silent)}, map[string]volume.NodeView{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for name, s := range scopes(v) {
+		if _, known := seen.Nodes[name]; known {
+			continue
+		}
 		wg.Go(func() {
 			view, err := c.observeNode(ctx, v, name, *s)
 			if err != nil {
@@ -54,10 +63,16 @@ func (c *Converger) Observe(ctx context.Context, v *volume.Volume) volume.Observ
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			seen.Nodes[name] = view
+			found[name] = view
 		})
 	}
 	wg.Wait()
+	for name, view := range found {
+		seen.Nodes[name] = view
+		if view.Err != nil {
+			silent[name] = view
+		}
+	}
 	return seen
 }
 

@@ -135,8 +135,8 @@ func (p *process) serveRPC(ctx context.Context, req rpcRequest, reply func(rpcRe
 	fault := p.node.rpcFaults.match(req.method)
 	reply = p.gated(ctx, reply)
 	run := func() {
-		if !fault.before(reply) {
-			p.dispatch(ctx, req, fault.after(reply))
+		if !fault.before(p, reply) {
+			p.dispatch(ctx, req, fault.after(p, reply))
 		}
 	}
 	if d := p.node.cfg.RPCLatency + fault.delay(); d > 0 {

@@ -19,6 +19,10 @@ const (
 	HangupBefore RPCFaultKind = "hangup_before"
 	// HangupAfter does what was asked and then closes the connection.
 	HangupAfter RPCFaultKind = "hangup_after"
+	// KillBefore kills the process instead of doing anything.
+	KillBefore RPCFaultKind = "kill_before"
+	// KillAfter does what was asked and then kills the process.
+	KillAfter RPCFaultKind = "kill_after"
 	// NoAnswer does what was asked and never answers.
 	NoAnswer RPCFaultKind = "no_answer"
 	// NotJSON does what was asked and answers with bytes that are not JSON.
@@ -118,7 +122,7 @@ func (f *RPCFault) reply() rpcReply {
 }
 
 // before answers a call that must have no effect; it says whether it did.
-func (f *RPCFault) before(reply func(rpcReply)) bool {
+func (f *RPCFault) before(p *process, reply func(rpcReply)) bool {
 	switch {
 	case f == nil:
 		return false
@@ -128,13 +132,16 @@ func (f *RPCFault) before(reply func(rpcReply)) bool {
 	case f.Kind == HangupBefore:
 		reply(rpcReply{hangup: true})
 		return true
+	case f.Kind == KillBefore:
+		p.node.crash(p, "fault before "+f.Method)
+		return true
 	default:
 		return false
 	}
 }
 
 // after changes the answer of a call that had its effect.
-func (f *RPCFault) after(reply func(rpcReply)) func(rpcReply) {
+func (f *RPCFault) after(p *process, reply func(rpcReply)) func(rpcReply) {
 	if f == nil {
 		return reply
 	}
@@ -144,6 +151,9 @@ func (f *RPCFault) after(reply func(rpcReply)) func(rpcReply) {
 			r = f.reply()
 		case HangupAfter:
 			r = rpcReply{hangup: true}
+		case KillAfter:
+			p.node.crash(p, "fault after "+f.Method)
+			return
 		case NoAnswer:
 			r = rpcReply{none: true}
 		case NotJSON:

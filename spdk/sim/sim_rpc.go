@@ -251,7 +251,7 @@ func (c *control) limitPool() (any, error) {
 func (c *control) rpcFault() (any, error) {
 	var req struct {
 		Node    string `json:"node"`
-		Kind    string `json:"kind,required" enum:"fail_before,fail_after,hangup_before,hangup_after,no_answer,not_json,delay"`
+		Kind    string `json:"kind,required" enum:"fail_before,fail_after,hangup_before,hangup_after,kill_before,kill_after,no_answer,not_json,delay"`
 		Method  string `json:"method"`
 		Call    int    `json:"call"`
 		DelayMS uint64 `json:"delay_ms"`

@@ -214,7 +214,7 @@ func (p *planner) bringUp(a Assembly) {
 // exportLegs says whether every leg's replica is exported to the raid host and to nobody else.
 func (p *planner) exportLegs(a Assembly) bool {
 	all := true
-	for _, id := range a.Legs {
+	for _, id := range p.volume.GoodLegs(a) {
 		r := p.volume.Replica(id)
 		view, ok := p.view(r.Node)
 		if !ok {
@@ -232,7 +232,7 @@ func (p *planner) exportLegs(a Assembly) bool {
 
 func (p *planner) attachLegs(a Assembly, host NodeView) bool {
 	all := true
-	for _, id := range a.Legs {
+	for _, id := range p.volume.GoodLegs(a) {
 		if host.Legs[id].Bdev == "" {
 			p.do(AttachLeg, a.RaidHost, id)
 			all = false

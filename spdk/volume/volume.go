@@ -155,6 +155,18 @@ func (v *Volume) Replica(id string) *Replica {
 	return nil
 }
 
+// GoodLegs returns the legs of an assembly that are in-sync now. Its raid may be made again, as when its process was started
+// again, of these alone.
+func (v *Volume) GoodLegs(a Assembly) []string {
+	var good []string
+	for _, id := range a.Legs {
+		if r := v.Replica(id); r != nil && r.State == ReplicaInSync {
+			good = append(good, id)
+		}
+	}
+	return good
+}
+
 // InState returns the replicas in any of the given states.
 func (v *Volume) InState(states ...ReplicaState) []Replica {
 	var found []Replica

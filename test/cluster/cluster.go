@@ -198,6 +198,19 @@ func (c *Cluster) Leftovers() []string {
 	return left
 }
 
+// Fill takes up all the room in a node's lvstore with an lvol that the driver knows nothing of.
+func (c *Cluster) Fill(node string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeouts.RPC)
+	defer cancel()
+	n, err := c.direct.Node(node)
+	c.must(err)
+	lvstores, err := n.LvStores(ctx)
+	c.must(err)
+	_, err = n.CreateLvol(ctx, spdk.LvolSpec{LvStore: Pool, Name: "filler", SizeBytes: lvstores[0].FreeBytes})
+	c.must(err)
+}
+
 // inventory lists every object on a node that the driver could have made, and how much of its lvstores is free.
 func (c *Cluster) inventory(node string) []string {
 	c.t.Helper()
@@ -213,7 +226,11 @@ func (c *Cluster) inventory(node string) []string {
 	bdevs, err := spdk.BdevGetBdevs(ctx, rpc, spdk.BdevGetBdevsParams{})
 	c.must(err)
 	for _, b := range bdevs {
-		found[fmt.Sprintf("bdev %s %v", b.Name, b.Aliases)] = true
+		name := b.Name
+		if b.DriverSpecific.Lvol != nil {
+			name = fmt.Sprint(b.Aliases)
+		}
+		found["bdev "+name] = true
 	}
 	raids, err := spdk.BdevRaidGetBdevs(ctx, rpc, spdk.BdevRaidGetBdevsParams{Category: "all"})
 	c.must(err)
