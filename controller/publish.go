@@ -51,6 +51,9 @@ func (s *Server) publish(ctx context.Context, id string, p volume.Publication) e
 	if err := mayPublish(v, p); err != nil {
 		return err
 	}
+	if v.Owner == p.Node && v.Publication(p.Node) != nil {
+		return nil // staged there: what runs is its node service's to keep running
+	}
 	if v, err = s.stop(ctx, v); err != nil {
 		return err
 	}

@@ -118,6 +118,22 @@ func TestReplicaWithoutRoomGoesToANodeThatHasSome(t *testing.T) {
 	}
 }
 
+// Each call would wait for the hung node in turn if they did not share one answer.
+func TestHungNodeDoesNotSlowTheOthers(t *testing.T) {
+	b := newBench(t, 3, cluster.Options{})
+	b.Sim("n3").Hang(true)
+	t.Cleanup(func() { b.Sim("n3").Hang(false) })
+	var wg sync.WaitGroup
+	for i := range 60 {
+		wg.Go(func() {
+			if _, err := b.create(order(fmt.Sprintf("claim-%d", i), 8*mib, volume.ParamReplicas, "2")); err != nil {
+				t.Errorf("claim %d: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func TestDeleteWithANodeDownIsFinishedWhenItReturns(t *testing.T) {
 	b := newBench(t, 3, cluster.Options{})
 	id := b.mustCreate(order("stays", 8*mib))

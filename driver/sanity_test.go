@@ -114,6 +114,11 @@ func serve(t *testing.T, c *cluster.Cluster) *userspace.Machine {
 	var wg sync.WaitGroup
 	t.Cleanup(wg.Wait)
 	t.Cleanup(cancel)
+	wg.Go(func() {
+		if err := nodeService.Watch(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 	for socket, services := range map[string]driver.Services{
 		"controller.sock": {Identity: driver.Identity{WithController: true}, Controller: controllerService},
 		"node.sock":       {Identity: driver.Identity{WithController: true}, Node: nodeService},

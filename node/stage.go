@@ -51,7 +51,13 @@ func (s *Server) stage(ctx context.Context, id, path string, a access) error {
 	if err != nil {
 		return err
 	}
-	if st == nil || st.NQN != target.NQN {
+	if st != nil && st.NQN != target.NQN {
+		if err := s.letGo(ctx, st); err != nil {
+			return err
+		}
+		st = nil
+	}
+	if st == nil {
 		st = &staged{VolumeID: id, NQN: target.NQN, UUID: target.NSUUID, Path: path, Block: a.block}
 		if err := s.state.save(st); err != nil {
 			return err
@@ -82,6 +88,18 @@ func (s *Server) stage(ctx context.Context, id, path string, a access) error {
 		return err
 	}
 	klog.FromContext(ctx).V(2).Info("Volume staged", "volumeID", id, "device", device.Path, "path", path)
+	return nil
+}
+
+// letGo detaches an earlier volume of the same name that was deleted without having been unstaged here.
+func (s *Server) letGo(ctx context.Context, st *staged) error {
+	klog.FromContext(ctx).Info("An earlier volume of the same name is still attached; it is detached", "volumeID", st.VolumeID, "nqn", st.NQN)
+	if err := s.mounts.Unmount(ctx, st.Path); err != nil {
+		return fmt.Errorf("let go of an earlier volume of the same name: %w", err)
+	}
+	if err := s.fabrics.Disconnect(ctx, st.NQN); err != nil {
+		return fmt.Errorf("let go of an earlier volume of the same name: %w", err)
+	}
 	return nil
 }
 

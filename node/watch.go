@@ -25,8 +25,10 @@ const recordAge = 30 * time.Second
 // acknowledged a write without them (docs/design.md, line 9). It makes two calls an interval to each raid host, however many
 // volumes run there.
 type watcher struct {
-	server *Server
-	clock  clock.WithTicker
+	server    *Server
+	clock     clock.WithTicker
+	converger *converge.Converger
+	repairs   sync.WaitGroup
 
 	mu      sync.Mutex
 	watched map[string]*watchedVolume
@@ -38,6 +40,7 @@ type watchedVolume struct {
 	record      *volume.Volume
 	readAt      time.Time
 	steadySince map[string]time.Time
+	repairing   bool
 }
 
 // Watch watches the volumes that are staged here until ctx ends, those first that were staged before this process began.
@@ -51,6 +54,7 @@ func (s *Server) Watch(ctx context.Context) error {
 	}
 	ticker := s.watcher.clock.NewTicker(timeouts.WatchInterval)
 	defer ticker.Stop()
+	defer s.watcher.repairs.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -77,8 +81,6 @@ func (w *watcher) remove(id string) {
 
 // look looks once at every raid host that runs a staged volume, all side by side.
 func (w *watcher) look(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, timeouts.RPC)
-	defer cancel()
 	w.mu.Lock()
 	ids := make([]string, 0, len(w.watched))
 	for id := range w.watched {
@@ -99,8 +101,15 @@ func (w *watcher) look(ctx context.Context) {
 	var wg sync.WaitGroup
 	for host, volumes := range byHost {
 		wg.Go(func() {
-			if err := w.lookAt(ctx, host, volumes); err != nil {
+			health, err := w.lookAt(ctx, host, volumes)
+			if err != nil {
 				klog.FromContext(ctx).Info("Staged volumes of a raid host can't be watched", "node", host, "err", err)
+				return
+			}
+			for _, wv := range volumes {
+				if wv.isGone(health) {
+					w.repairs.Go(func() { w.repair(ctx, wv) })
+				}
 			}
 		})
 	}
@@ -136,15 +145,17 @@ func (w *watcher) refresh(ctx context.Context, id string) (*watchedVolume, strin
 	return wv, wv.record.Assembly.RaidHost, nil
 }
 
-// lookAt compares one raid host's raids with the records.
-func (w *watcher) lookAt(ctx context.Context, host string, volumes []*watchedVolume) error {
+// lookAt compares one raid host's raids with the records, and returns what it saw.
+func (w *watcher) lookAt(ctx context.Context, host string, volumes []*watchedVolume) (spdk.Health, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeouts.RPC)
+	defer cancel()
 	node, err := w.server.cluster.Node(host)
 	if err != nil {
-		return err
+		return spdk.Health{}, err
 	}
 	health, err := node.Health(ctx)
 	if err != nil {
-		return err
+		return spdk.Health{}, err
 	}
 	var group errgroup.Group
 	for _, wv := range volumes {
@@ -152,7 +163,7 @@ func (w *watcher) lookAt(ctx context.Context, host string, volumes []*watchedVol
 			group.Go(func() error { return w.record(ctx, wv, health) })
 		}
 	}
-	return group.Wait()
+	return health, group.Wait()
 }
 
 // contradicts says whether a volume's record is to change by what was seen. It does no I/O.
@@ -204,12 +215,12 @@ func (w *watcher) last(ctx context.Context, id string) error {
 		if err != nil || wv == nil || host == "" {
 			return err
 		}
-		err = w.lookAt(ctx, host, []*watchedVolume{wv})
+		_, err = w.lookAt(ctx, host, []*watchedVolume{wv})
 		if errors.Is(err, spdk.ErrUnreachable) || errors.Is(err, spdk.ErrUnknownOutcome) {
 			klog.FromContext(ctx).Info("Raid host doesn't answer at the end of a volume's use", "volumeID", id, "node", host, "err", err)
 			return nil
 		}
-		if err != nil || !wv.settling() {
+		if err != nil || !wv.unsettled() {
 			return err
 		}
 		select {
@@ -220,12 +231,12 @@ func (w *watcher) last(ctx context.Context, id string) error {
 	}
 }
 
-// settling says whether a suspect may soon be in-sync again.
-func (wv *watchedVolume) settling() bool {
+// unsettled says whether a suspect may soon be in-sync again, or a repair is under way.
+func (wv *watchedVolume) unsettled() bool {
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
 	if wv.record == nil {
 		return false
 	}
-	return slices.ContainsFunc(wv.record.InState(volume.ReplicaSuspect), func(r volume.Replica) bool { return !wv.steadySince[r.ID].IsZero() })
+	return wv.repairing || slices.ContainsFunc(wv.record.InState(volume.ReplicaSuspect), func(r volume.Replica) bool { return !wv.steadySince[r.ID].IsZero() })
 }

@@ -38,7 +38,7 @@ func root() *cobra.Command {
 	logging := flag.NewFlagSet("logging", flag.ContinueOnError)
 	klog.InitFlags(logging)
 	cmd.PersistentFlags().AddGoFlag(logging.Lookup("v"))
-	cmd.AddCommand(controllerCommand(), nodeCommand(), gatewayCommand(), versionCommand())
+	cmd.AddCommand(controllerCommand(), nodeCommand(), gatewayCommand(), demoCommand(), versionCommand())
 	return cmd
 }
 

@@ -30,7 +30,7 @@ func (m *Mounter) BindDevice(ctx context.Context, device, target string) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := deviceNumber(device); err != nil {
+	if _, _, err := m.number(device); err != nil {
 		return err
 	}
 	return m.bind(ctx, device, target, false, func() error {

@@ -68,6 +68,7 @@ type Mounter struct {
 	mountInfo string
 	sysRoot   string
 	jobs      jobs
+	number    func(device string) (major, minor int, err error)
 }
 
 // New returns a Mounter.
@@ -81,7 +82,7 @@ func New(o Options) *Mounter {
 	if o.SysRoot == "" {
 		o.SysRoot = "/sys"
 	}
-	return &Mounter{exec: o.Exec, mountInfo: o.MountInfo, sysRoot: o.SysRoot}
+	return &Mounter{exec: o.Exec, mountInfo: o.MountInfo, sysRoot: o.SysRoot, number: deviceNumber}
 }
 
 // Close waits until no command is running any more, or ctx ends. No method may
@@ -106,7 +107,7 @@ func (m *Mounter) Mount(ctx context.Context, device, target, fsType string, flag
 	if err != nil {
 		return err
 	}
-	major, minor, err := deviceNumber(device)
+	major, minor, err := m.number(device)
 	if err != nil {
 		return err
 	}

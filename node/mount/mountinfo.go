@@ -66,12 +66,12 @@ func resolve(path string) (string, error) {
 		return "", fmt.Errorf("%w: path %q: want an absolute one below /", ErrInvalid, path)
 	}
 	dir, base := filepath.Split(filepath.Clean(path))
-	real, err := filepath.EvalSymlinks(dir)
+	parent, err := filepath.EvalSymlinks(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return filepath.Clean(path), nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("resolve %s: %w", path, err)
 	}
-	return filepath.Join(real, base), nil
+	return filepath.Join(parent, base), nil
 }

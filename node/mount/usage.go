@@ -128,7 +128,7 @@ func (m *Mounter) Resize(ctx context.Context, device, mountPoint string) error {
 		return fmt.Errorf("resize %s: %s: %w", device, mountPoint, ErrNotMounted)
 	}
 	top := at[len(at)-1]
-	major, minor, err := deviceNumber(device)
+	major, minor, err := m.number(device)
 	if err != nil {
 		return err
 	}

@@ -11,8 +11,8 @@ import (
 
 // aioParams are the parameters of bdev_aio_create.
 type aioParams struct {
-	Name      string    `json:"name,required"`
-	Filename  string    `json:"filename,required"`
+	Name      string    `json:"name" rpc:"required"`
+	Filename  string    `json:"filename" rpc:"required"`
 	BlockSize uint32    `json:"block_size"`
 	Readonly  bool      `json:"readonly"`
 	Fallocate bool      `json:"fallocate"`
@@ -30,7 +30,7 @@ type aioBdev struct {
 // no disk of the node yet becomes one if the file exists.
 func (p *process) createAIO(req aioParams) errno {
 	if req.BlockSize == 0 || req.BlockSize < 512 || bits.OnesCount32(req.BlockSize) != 1 {
-		return eINVAL
+		return errINVAL
 	}
 	d := p.node.disk(req.Filename)
 	if d == nil {
@@ -40,7 +40,7 @@ func (p *process) createAIO(req aioParams) errno {
 		}
 	}
 	if d.size%int64(req.BlockSize) != 0 {
-		return eINVAL
+		return errINVAL
 	}
 	b := &bdev{name: req.Name, uuid: req.UUID, product: "AIO disk", module: "aio",
 		blockSize: int(req.BlockSize), dev: &aioBdev{d: d, params: req}}
@@ -51,16 +51,16 @@ func (p *process) createAIO(req aioParams) errno {
 // adoptFile makes a disk of a file that exists.
 func (n *Node) adoptFile(file string) (*disk, errno) {
 	if !filepath.IsAbs(file) {
-		return nil, eNOENT
+		return nil, errNOENT
 	}
 	f, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
-		return nil, eNOENT
+		return nil, errNOENT
 	}
 	st, err := f.Stat()
 	if err != nil || !st.Mode().IsRegular() {
-		f.Close()
-		return nil, eINVAL
+		_ = f.Close()
+		return nil, errINVAL
 	}
 	d := newDisk(file, st.Size(), &fileStore{f: f}, n.cfg.Clock)
 	n.disksMu.Lock()
@@ -124,14 +124,14 @@ func (c *call) bdevAIOCreate() {
 // bdevAIORescan looks for a new size of the disk: a node's disks keep theirs.
 func (c *call) bdevAIORescan() {
 	var req struct {
-		Name string `json:"name,required"`
+		Name string `json:"name" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInternal) {
 		return
 	}
 	b := c.p.bdevs.byName(req.Name)
 	if b == nil || b.module != "aio" {
-		c.failErrno(eNODEV)
+		c.failErrno(errNODEV)
 		return
 	}
 	c.ok(true)
@@ -140,17 +140,17 @@ func (c *call) bdevAIORescan() {
 func (c *call) bdevAIODelete() { c.deleteBdev("aio", badParamsInternal) }
 
 // deleteBdev unregisters the bdev named by the only parameter, "name", if it is
-// of the given module (spdk_bdev_unregister_by_name): eNODEV otherwise.
+// of the given module (spdk_bdev_unregister_by_name): errNODEV otherwise.
 func (c *call) deleteBdev(module string, bad rpcError) {
 	var req struct {
-		Name string `json:"name,required"`
+		Name string `json:"name" rpc:"required"`
 	}
 	if !c.decode(&req, bad) {
 		return
 	}
 	b := c.p.bdevs.byName(req.Name)
 	if b == nil || b.removing || b.module != module {
-		c.failErrno(eNODEV)
+		c.failErrno(errNODEV)
 		return
 	}
 	b.unregister(func(rc errno) {

@@ -130,21 +130,21 @@ func (r *bdevRegistry) init(p *process) {
 // byName is the bdev of that name, alias or UUID (spdk_bdev_get_by_name).
 func (r *bdevRegistry) byName(name string) *bdev { return r.names[name] }
 
-// register makes b known. A name, alias or UUID taken already is eEXIST.
+// register makes b known. A name, alias or UUID taken already is errEXIST.
 func (r *bdevRegistry) register(b *bdev) errno {
 	b.p = r.p
 	if b.name == "" || b.blockSize == 0 {
-		return eINVAL
+		return errINVAL
 	}
 	if b.uuid == uuid.Nil {
 		b.uuid = uuid.New()
 	}
 	if r.names[b.name] != nil {
-		return eEXIST
+		return errEXIST
 	}
 	if u := b.uuid.String(); u != b.name {
 		if r.names[u] != nil {
-			return eEXIST
+			return errEXIST
 		}
 		r.names[u] = b
 		b.aliases = append(b.aliases, u)
@@ -176,7 +176,7 @@ func (r *bdevRegistry) announce(b *bdev) {
 
 func (r *bdevRegistry) addAlias(b *bdev, alias string) errno {
 	if r.names[alias] != nil {
-		return eEXIST
+		return errEXIST
 	}
 	r.names[alias] = b
 	b.aliases = append(b.aliases, alias)
@@ -191,26 +191,26 @@ func (r *bdevRegistry) removeAlias(b *bdev, alias string) {
 	b.aliases = slices.DeleteFunc(b.aliases, func(a string) bool { return a == alias })
 }
 
-// open opens a bdev by name. write fails with eNODEV on one being removed and
-// with ePERM on one that is claimed, as bdev_open does.
+// open opens a bdev by name. write fails with errNODEV on one being removed and
+// with errPERM on one that is claimed, as bdev_open does.
 func (r *bdevRegistry) open(name string, write bool, event func(bdevEvent)) (*desc, errno) {
 	b := r.names[name]
 	if b == nil || b.removing {
-		return nil, eNODEV
+		return nil, errNODEV
 	}
 	if write && b.claim != "" {
-		return nil, ePERM
+		return nil, errPERM
 	}
 	d := &desc{b: b, write: write, event: event}
 	b.descs = append(b.descs, d)
 	return d, 0
 }
 
-// claimFor makes module the only writer (spdk_bdev_module_claim_bdev): ePERM if
+// claimFor makes module the only writer (spdk_bdev_module_claim_bdev): errPERM if
 // another has it.
 func (b *bdev) claimFor(module string) errno {
 	if b.claim != "" {
-		return ePERM
+		return errPERM
 	}
 	b.claim = module
 	return 0
@@ -230,11 +230,11 @@ func (d *desc) close() {
 
 // unregister removes the bdev: its users are told, and done is called when all
 // have closed it and its module has let go of it. A bdev being removed already is
-// eNODEV, told through done.
+// errNODEV, told through done.
 func (b *bdev) unregister(done func(errno)) {
 	if b.removing {
 		if done != nil {
-			done(eNODEV)
+			done(errNODEV)
 		}
 		return
 	}
@@ -274,14 +274,14 @@ func (b *bdev) finishRemoval() {
 }
 
 // resized tells the bdev's users of a new size (spdk_bdev_notify_blockcnt_change).
-// A bdev that has users doesn't shrink: eBUSY.
+// A bdev that has users doesn't shrink: errBUSY.
 func (b *bdev) resized(blocks uint64) errno {
 	old := b.numBlocks.Load()
 	if blocks == old {
 		return 0
 	}
 	if blocks < old && len(b.descs) > 0 {
-		return eBUSY
+		return errBUSY
 	}
 	b.numBlocks.Store(blocks)
 	for _, d := range slices.Clone(b.descs) {

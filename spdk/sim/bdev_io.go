@@ -59,7 +59,7 @@ func (b *bdev) track(s *opStat, n int64, start time.Time, err error) error {
 // check refuses ranges outside the bdev, as bdev_io_valid_blocks does.
 func (b *bdev) check(off, n int64) error {
 	if off < 0 || n <= 0 || off+n > b.sizeBytes() || off%int64(b.blockSize) != 0 || n%int64(b.blockSize) != 0 {
-		return eINVAL
+		return errINVAL
 	}
 	return nil
 }
@@ -94,7 +94,7 @@ func (b *bdev) Unmap(ctx context.Context, off, n int64) error {
 		return err
 	}
 	if !b.native(ioUnmap) {
-		return eNOTSUP
+		return errNOTSUP
 	}
 	start := b.p.now()
 	return b.track(&b.stat.unmap, n, start, b.dev.Unmap(ctx, off, n))

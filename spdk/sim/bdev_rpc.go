@@ -114,14 +114,14 @@ func (c *call) bdevGetBdevs() {
 	switch {
 	case answer():
 	case req.Timeout == 0:
-		c.failErrno(eNODEV)
+		c.failErrno(errNODEV)
 	default:
 		c.waitForBdev(*req.Name, time.Duration(req.Timeout)*time.Millisecond, answer)
 	}
 }
 
 // waitForBdev calls answer when a bdev of that name comes up; when time is over
-// without one the call fails with eTIMEDOUT.
+// without one the call fails with errTIMEDOUT.
 func (c *call) waitForBdev(name string, timeout time.Duration, answer func() bool) {
 	r := &c.p.bdevs
 	w := &nameWaiter{name: name}
@@ -131,7 +131,7 @@ func (c *call) waitForBdev(name string, timeout time.Duration, answer func() boo
 				return
 			}
 			w.fn = func() {}
-			c.failErrno(eTIMEDOUT)
+			c.failErrno(errTIMEDOUT)
 		})
 	})
 	w.fn = func() {
@@ -179,7 +179,7 @@ func (c *call) bdevGetIostat() {
 		return
 	}
 	if req.PerChannel && (req.Names == nil || len(*req.Names) != 1) {
-		c.failErrno(eINVAL)
+		c.failErrno(errINVAL)
 		return
 	}
 	var bdevs []*bdev
@@ -189,7 +189,7 @@ func (c *call) bdevGetIostat() {
 		for _, name := range *req.Names {
 			b := c.p.bdevs.byName(name)
 			if b == nil {
-				c.failErrno(eNODEV)
+				c.failErrno(errNODEV)
 				return
 			}
 			bdevs = append(bdevs, b)
@@ -217,7 +217,7 @@ func (c *call) bdevResetIostat() {
 		return
 	}
 	if req.Name != nil && c.p.bdevs.byName(*req.Name) == nil {
-		c.failErrno(eNODEV)
+		c.failErrno(errNODEV)
 		return
 	}
 	for _, b := range c.p.bdevs.list {
@@ -233,7 +233,7 @@ func (c *call) bdevResetIostat() {
 
 func (c *call) bdevSetQosLimit() {
 	req := struct {
-		Name string `json:"name,required"`
+		Name string `json:"name" rpc:"required"`
 		IOPS uint64 `json:"rw_ios_per_sec"`
 		RW   uint64 `json:"rw_mbytes_per_sec"`
 		R    uint64 `json:"r_mbytes_per_sec"`
@@ -244,12 +244,12 @@ func (c *call) bdevSetQosLimit() {
 	}
 	b := c.p.bdevs.byName(req.Name)
 	if b == nil || b.removing {
-		c.failErrno(eNODEV)
+		c.failErrno(errNODEV)
 		return
 	}
 	limits := [4]uint64{req.IOPS, req.RW, req.R, req.W}
 	if limits == [4]uint64{qosUnset, qosUnset, qosUnset, qosUnset} {
-		c.fail(int(eINVAL), "No rate limits specified")
+		c.fail(int(errINVAL), "No rate limits specified")
 		return
 	}
 	b.qos.set(limits)

@@ -24,7 +24,7 @@ type blob struct {
 	busy atomic.Bool // locked_operation_in_progress
 }
 
-// newBlob makes a blob of n clusters, allocated unless it is thin: eNOSPC.
+// newBlob makes a blob of n clusters, allocated unless it is thin: errNOSPC.
 func newBlob(bs *blobstore, n int, thin bool) (*blob, errno) {
 	b := &blob{bs: bs, thin: thin}
 	if thin {
@@ -145,9 +145,9 @@ func (b *blob) changeAllocated(i int, write func(at int64) error) (done bool, er
 	defer b.io.RUnlock()
 	switch {
 	case b.readOnly:
-		return true, ePERM
+		return true, errPERM
 	case i >= len(b.clusters):
-		return true, eINVAL
+		return true, errINVAL
 	case b.clusters[i] == 0:
 		return false, nil
 	default:
@@ -208,7 +208,7 @@ func (b *blob) unmapCluster(ctx context.Context, i int) error {
 	defer b.io.Unlock()
 	switch {
 	case b.readOnly:
-		return ePERM
+		return errPERM
 	case i >= len(b.clusters) || b.clusters[i] == 0:
 		return nil
 	}
@@ -222,13 +222,13 @@ func (b *blob) unmapCluster(ctx context.Context, i int) error {
 	return nil
 }
 
-// resize changes the number of clusters: ePERM on a read-only blob, eNOSPC where a
+// resize changes the number of clusters: errPERM on a read-only blob, errNOSPC where a
 // thick one doesn't fit.
 func (b *blob) resize(ctx context.Context, n int) error {
 	b.io.Lock()
 	defer b.io.Unlock()
 	if b.readOnly {
-		return ePERM
+		return errPERM
 	}
 	old := len(b.clusters)
 	if n > old {

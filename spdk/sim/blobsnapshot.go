@@ -143,12 +143,12 @@ func (b *blob) adopt(s *blob) {
 // inflate makes the blob independent: with all set every cluster is allocated and
 // the blob is thick (bdev_lvol_inflate); otherwise only its parent's own clusters
 // are copied and the grandparent takes the parent's place
-// (bdev_lvol_decouple_parent). eNOSPC if not everything fits.
+// (bdev_lvol_decouple_parent). errNOSPC if not everything fits.
 func (b *blob) inflate(ctx context.Context, all bool) error {
 	b.io.Lock()
 	defer b.io.Unlock()
 	if b.parent == nil && !all {
-		return eINVAL
+		return errINVAL
 	}
 	if !b.thin && b.parent == nil {
 		return nil
@@ -160,7 +160,7 @@ func (b *blob) inflate(ctx context.Context, all bool) error {
 		}
 	}
 	if len(need) > b.bs.freeClusters() {
-		return eNOSPC
+		return errNOSPC
 	}
 	for _, i := range need {
 		if err := b.allocateCluster(ctx, i); err != nil {
@@ -203,11 +203,11 @@ func (b *blob) setParent(s *blob) errno {
 	defer b.io.Unlock()
 	switch {
 	case b.parent == s:
-		return eEXIST
+		return errEXIST
 	case len(b.clusters) != s.numClusters():
-		return eINVAL
+		return errINVAL
 	case !b.thin:
-		return eINVAL
+		return errINVAL
 	}
 	if b.parent != nil {
 		b.parent.dropClone(b)

@@ -32,22 +32,22 @@ type blobstore struct {
 }
 
 // newBlobstore lays a blobstore out on size bytes. mdRatio is
-// num_md_pages_per_cluster_ratio in per cent. eNOMEM is SPDK's answer where the
+// num_md_pages_per_cluster_ratio in per cent. errNOMEM is SPDK's answer where the
 // metadata alone would fill the disk.
 func newBlobstore(size int64, blockSize int, clusterSize uint32, mdRatio uint32) (*blobstore, errno) {
 	if int(clusterSize) < blockSize || int(clusterSize)%blockSize != 0 {
-		return nil, eINVAL
+		return nil, errINVAL
 	}
 	total := size / int64(clusterSize)
 	if clusterSize < mdPageSize || clusterSize%mdPageSize != 0 {
-		return nil, eINVAL
+		return nil, errINVAL
 	}
 	mdLen := int64(mdRatio) * total / 100
 	maskPages := func(bits int64) int64 { return ceilDiv(mdMaskHeader+ceilDiv(bits, 8), mdPageSize) }
 	mdPages := 1 + maskPages(mdLen) + max(maskPages(total), maskPages(mdLen)) + maskPages(mdLen) + mdLen
 	mdClusters := ceilDiv(mdPages, int64(clusterSize)/mdPageSize)
 	if mdClusters > total || mdLen == 0 {
-		return nil, eNOMEM
+		return nil, errNOMEM
 	}
 	n := int(total - mdClusters)
 	growable := (max(maskPages(total), maskPages(mdLen))*mdPageSize - mdMaskHeader) * 8 * int64(clusterSize)
@@ -71,13 +71,13 @@ func (s *blobstore) available() int {
 	return s.free
 }
 
-// allocate takes n clusters, all or none: eNOSPC. Clusters are numbered from 1, so
+// allocate takes n clusters, all or none: errNOSPC. Clusters are numbered from 1, so
 // that 0 can mean none.
 func (s *blobstore) allocate(n int) ([]uint32, errno) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n > s.available() {
-		return nil, eNOSPC
+		return nil, errNOSPC
 	}
 	got := make([]uint32, 0, n)
 	for i := s.next; len(got) < n; i++ {

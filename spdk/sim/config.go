@@ -39,6 +39,7 @@ type Config struct {
 	// SharedReactor runs the poll groups of the target on the core of the application
 	// thread: when the namespaces of a subsystem change that the process has attached
 	// from itself, it stops for half a minute and does not learn of the change.
+	// nvmf_set_config with a poll_groups_mask, before framework_start_init, cures it.
 	SharedReactor bool
 	// RPCLatency delays every call, for benchmarks.
 	RPCLatency time.Duration

@@ -72,7 +72,7 @@ func (d *disk) wait(ctx context.Context, write bool) error {
 				return ctx.Err()
 			}
 		case write && f.WriteError, !write && f.ReadError:
-			return eIO
+			return errIO
 		default:
 			return nil
 		}
@@ -105,14 +105,4 @@ func (d *disk) Zero(ctx context.Context, off, n int64) error {
 	return d.store.Zero(off, n)
 }
 
-func (d *disk) close() { d.store.Close() }
-
-func (n *Node) allDisks() []*disk {
-	n.disksMu.Lock()
-	defer n.disksMu.Unlock()
-	all := make([]*disk, 0, len(n.disks))
-	for _, d := range n.disks {
-		all = append(all, d)
-	}
-	return all
-}
+func (d *disk) close() { _ = d.store.Close() }

@@ -12,47 +12,47 @@ type errno int
 
 // Negative error numbers used by the simulated modules.
 const (
-	ePERM      = -errno(syscall.EPERM)
-	eNOENT     = -errno(syscall.ENOENT)
-	eIO        = -errno(syscall.EIO)
-	eNXIO      = -errno(syscall.ENXIO)
-	eBADF      = -errno(syscall.EBADF)
-	eNOMEM     = -errno(syscall.ENOMEM)
-	eBUSY      = -errno(syscall.EBUSY)
-	eEXIST     = -errno(syscall.EEXIST)
-	eNODEV     = -errno(syscall.ENODEV)
-	eINVAL     = -errno(syscall.EINVAL)
-	eNOSPC     = -errno(syscall.ENOSPC)
-	eNOTSUP    = -errno(syscall.EOPNOTSUPP)
-	eTIMEDOUT  = -errno(syscall.ETIMEDOUT)
-	eALREADY   = -errno(syscall.EALREADY)
-	eNOKEY     = -errno(syscall.ENOKEY)
-	eCANCELED  = -errno(syscall.ECANCELED)
-	eRANGE     = -errno(syscall.ERANGE)
-	eINPROGESS = -errno(syscall.EINPROGRESS)
+	errPERM       = -errno(syscall.EPERM)
+	errNOENT      = -errno(syscall.ENOENT)
+	errIO         = -errno(syscall.EIO)
+	errNXIO       = -errno(syscall.ENXIO)
+	errBADF       = -errno(syscall.EBADF)
+	errNOMEM      = -errno(syscall.ENOMEM)
+	errBUSY       = -errno(syscall.EBUSY)
+	errEXIST      = -errno(syscall.EEXIST)
+	errNODEV      = -errno(syscall.ENODEV)
+	errINVAL      = -errno(syscall.EINVAL)
+	errNOSPC      = -errno(syscall.ENOSPC)
+	errNOTSUP     = -errno(syscall.EOPNOTSUPP)
+	errTIMEDOUT   = -errno(syscall.ETIMEDOUT)
+	errALREADY    = -errno(syscall.EALREADY)
+	errNOKEY      = -errno(syscall.ENOKEY)
+	errCANCELED   = -errno(syscall.ECANCELED)
+	errRANGE      = -errno(syscall.ERANGE)
+	errINPROGRESS = -errno(syscall.EINPROGRESS)
 )
 
 // glibcNames are the texts of glibc's strerror where Go's differ in case only;
 // those listed here are the ones that the simulated modules answer with.
 var glibcNames = map[errno]string{
-	ePERM:      "Operation not permitted",
-	eNOENT:     "No such file or directory",
-	eIO:        "Input/output error",
-	eNXIO:      "No such device or address",
-	eBADF:      "Bad file descriptor",
-	eNOMEM:     "Cannot allocate memory",
-	eBUSY:      "Device or resource busy",
-	eEXIST:     "File exists",
-	eNODEV:     "No such device",
-	eINVAL:     "Invalid argument",
-	eNOSPC:     "No space left on device",
-	eNOTSUP:    "Operation not supported",
-	eTIMEDOUT:  "Connection timed out",
-	eALREADY:   "Operation already in progress",
-	eNOKEY:     "Required key not available",
-	eCANCELED:  "Operation canceled",
-	eRANGE:     "Numerical result out of range",
-	eINPROGESS: "Operation now in progress",
+	errPERM:       "Operation not permitted",
+	errNOENT:      "No such file or directory",
+	errIO:         "Input/output error",
+	errNXIO:       "No such device or address",
+	errBADF:       "Bad file descriptor",
+	errNOMEM:      "Cannot allocate memory",
+	errBUSY:       "Device or resource busy",
+	errEXIST:      "File exists",
+	errNODEV:      "No such device",
+	errINVAL:      "Invalid argument",
+	errNOSPC:      "No space left on device",
+	errNOTSUP:     "Operation not supported",
+	errTIMEDOUT:   "Connection timed out",
+	errALREADY:    "Operation already in progress",
+	errNOKEY:      "Required key not available",
+	errCANCELED:   "Operation canceled",
+	errRANGE:      "Numerical result out of range",
+	errINPROGRESS: "Operation now in progress",
 }
 
 // strerror is glibc's text for the number, as spdk_strerror gives it.
@@ -61,7 +61,7 @@ func (e errno) strerror() string {
 		return s
 	}
 	if e == -1 {
-		return glibcNames[ePERM]
+		return glibcNames[errPERM]
 	}
 	return fmt.Sprintf("Unknown error %d", -int(e))
 }

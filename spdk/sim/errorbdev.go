@@ -66,7 +66,7 @@ func (e *errorBdev) begin(ctx context.Context, t ioType) (*injection, error) {
 			return nil, &nvmetcp.StatusError{SCT: in.sct, SC: in.sc}
 		case "nomem":
 			e.mu.Unlock()
-			return nil, eNOMEM
+			return nil, errNOMEM
 		default:
 			e.mu.Unlock()
 			return nil, errFailed
@@ -155,7 +155,7 @@ func errorBdevName(base string) string { return "EE_" + base }
 
 func (c *call) bdevErrorCreate() {
 	var req struct {
-		BaseName string    `json:"base_name,required"`
+		BaseName string    `json:"base_name" rpc:"required"`
 		UUID     uuid.UUID `json:"uuid"`
 	}
 	if !c.decode(&req, badParamsDecode) {
@@ -209,9 +209,9 @@ func (c *call) errorBdev(name string) *errorBdev {
 
 func (c *call) bdevErrorInjectError() {
 	req := struct {
-		Name          string `json:"name,required"`
-		IOType        string `json:"io_type,required" enum:"clear,read,write,unmap,flush,all"`
-		ErrorType     string `json:"error_type,required" enum:"failure,pending,corrupt_data,nomem,nvme_failure"`
+		Name          string `json:"name" rpc:"required"`
+		IOType        string `json:"io_type" rpc:"required" enum:"clear,read,write,unmap,flush,all"`
+		ErrorType     string `json:"error_type" rpc:"required" enum:"failure,pending,corrupt_data,nomem,nvme_failure"`
 		SCT           uint32 `json:"nvme_sct"`
 		SC            uint32 `json:"nvme_sc"`
 		Num           uint32 `json:"num"`
@@ -223,16 +223,16 @@ func (c *call) bdevErrorInjectError() {
 		return
 	}
 	if (req.ErrorType == "nvme_failure") != (req.SCT != 0 || req.SC != 0) {
-		c.fail(int(eINVAL), "nvme_sct or nvme_sc should be specified for NVMe error injection")
+		c.fail(int(errINVAL), "nvme_sct or nvme_sc should be specified for NVMe error injection")
 		return
 	}
 	if req.ErrorType == "corrupt_data" && req.CorruptValue == 0 {
-		c.failErrno(eINVAL)
+		c.failErrno(errINVAL)
 		return
 	}
 	e := c.errorBdev(req.Name)
 	if e == nil {
-		c.failErrno(eNODEV)
+		c.failErrno(errNODEV)
 		return
 	}
 	types := map[string][]ioType{"read": {ioRead}, "write": {ioWrite}, "unmap": {ioUnmap}, "flush": {ioFlush},
@@ -252,14 +252,14 @@ func (c *call) bdevErrorInjectError() {
 
 func (c *call) bdevErrorResumePending() {
 	var req struct {
-		Name string `json:"name,required"`
+		Name string `json:"name" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsDecode) {
 		return
 	}
 	e := c.errorBdev(req.Name)
 	if e == nil {
-		c.failErrno(eNODEV)
+		c.failErrno(errNODEV)
 		return
 	}
 	e.mu.Lock()

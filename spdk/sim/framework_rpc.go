@@ -100,7 +100,7 @@ func (c *call) frameworkGetSubsystems() {
 
 func (c *call) frameworkGetConfig() {
 	var req struct {
-		Name    string `json:"name,required"`
+		Name    string `json:"name" rpc:"required"`
 		Batches bool   `json:"with_batches"`
 	}
 	if !c.decode(&req, badParamsInvalid) {
@@ -158,12 +158,14 @@ func (p *process) bdevConfig() []object {
 
 // nvmfConfig is what would bring the nvmf subsystem to its present state.
 func (p *process) nvmfConfig() []object {
-	passthru := obj("identify_ctrlr", false, "identify_uuid_list", false, "get_log_page", false, "get_set_features", false,
-		"sanitize", false, "security_send_recv", false, "fw_update", false, "nvme_mi", false, "vendor_specific", false)
 	defaults := defaultNVMeOptions()
+	config := obj("discovery_filters", []string{}, "admin_cmd_passthru", adminPassthru{},
+		"dhchap_digests", defaults.DHCHAPDigests, "dhchap_dhgroups", defaults.DHCHAPGroups, "dup_host_policy", "allow")
+	if p.nvmf.mask != "" {
+		config = config.with("poll_groups_mask", p.nvmf.mask)
+	}
 	list := []object{
-		configMethod("nvmf_set_config", obj("discovery_filters", []string{}, "admin_cmd_passthru", passthru,
-			"dhchap_digests", defaults.DHCHAPDigests, "dhchap_dhgroups", defaults.DHCHAPGroups, "dup_host_policy", "allow")),
+		configMethod("nvmf_set_config", config),
 		configMethod("nvmf_set_max_subsystems", obj("max_subsystems", 1024)),
 		configMethod("nvmf_set_crdt", obj("crdt1", 0, "crdt2", 0, "crdt3", 0)),
 	}

@@ -3,8 +3,10 @@ package sim
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -116,7 +118,7 @@ func rawCall(t *testing.T, n *Node, request string) (string, []byte) {
 	conn.SetReadDeadline(time.Now().Add(time.Second))
 	var v json.RawMessage
 	err = json.NewDecoder(conn).Decode(&v)
-	if nerr, ok := err.(net.Error); ok && nerr.Timeout() {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return "no", nil
 	}
 	if err != nil {

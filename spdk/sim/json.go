@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 )
 
 // object is a JSON object whose members keep their order, as SPDK writes them:
@@ -22,8 +23,8 @@ func obj(pairs ...any) object {
 		panic("sim: obj needs pairs")
 	}
 	o := make(object, 0, len(pairs)/2)
-	for i := 0; i < len(pairs); i += 2 {
-		o = append(o, member{pairs[i].(string), pairs[i+1]})
+	for pair := range slices.Chunk(pairs, 2) {
+		o = append(o, member{pair[0].(string), pair[1]})
 	}
 	return o
 }

@@ -66,7 +66,7 @@ func (p *process) examine(b *bdev) {
 		return
 	}
 	h.store.processEnded()
-	p.openLvs(h, b)
+	_ = p.openLvs(h, b)
 }
 
 // openLvs claims the base bdev and makes the bdevs of the lvols.
@@ -88,7 +88,7 @@ func (p *process) openLvs(h *lvsHolder, b *bdev) errno {
 	s.bs.base.Store(b)
 	p.lvs = append(p.lvs, s)
 	for _, l := range s.lvols {
-		p.createLvolBdev(l)
+		_ = p.createLvolBdev(l)
 	}
 	return 0
 }
@@ -102,17 +102,17 @@ func (p *process) lvsByName(name string) *lvolStore {
 	return nil
 }
 
-// findLvs is the lvol store that exactly one of the two names: eINVAL or eNODEV.
+// findLvs is the lvol store that exactly one of the two names: errINVAL or errNODEV.
 func (p *process) findLvs(id, name *string) (*lvolStore, errno) {
 	if (id == nil) == (name == nil) {
-		return nil, eINVAL
+		return nil, errINVAL
 	}
 	for _, s := range p.lvs {
 		if name != nil && s.name == *name || id != nil && strings.EqualFold(s.uuid.String(), *id) {
 			return s, 0
 		}
 	}
-	return nil, eNODEV
+	return nil, errNODEV
 }
 
 // alias is the lvol's second name.
@@ -143,7 +143,7 @@ func (p *process) createLvolBdev(l *lvol) errno {
 func (p *process) removeLvs(s *lvolStore, destroy bool, done func(errno)) {
 	if s.removing {
 		if done != nil {
-			done(eNODEV)
+			done(errNODEV)
 		}
 		return
 	}
@@ -177,13 +177,13 @@ func (p *process) lvolClosed(s *lvolStore) {
 	}
 }
 
-// checkName refuses a name that an lvol can't have: eINVAL, eEXIST.
+// checkName refuses a name that an lvol can't have: errINVAL, errEXIST.
 func (s *lvolStore) checkName(name string) errno {
 	if name == "" || len(name) >= nameMax {
-		return eINVAL
+		return errINVAL
 	}
 	if slices.ContainsFunc(s.lvols, func(l *lvol) bool { return l.name == name }) {
-		return eEXIST
+		return errEXIST
 	}
 	return 0
 }

@@ -23,8 +23,8 @@ func lvolMethods() map[string]method {
 
 func (c *call) lvolCreateLvstore() {
 	var req struct {
-		BdevName    string `json:"bdev_name,required"`
-		LvsName     string `json:"lvs_name,required"`
+		BdevName    string `json:"bdev_name" rpc:"required"`
+		LvsName     string `json:"lvs_name" rpc:"required"`
 		ClusterSize uint32 `json:"cluster_sz"`
 		ClearMethod string `json:"clear_method" enum:"unmap,write_zeroes,none"`
 		MDRatio     uint32 `json:"num_md_pages_per_cluster_ratio"`
@@ -35,7 +35,7 @@ func (c *call) lvolCreateLvstore() {
 	}
 	if req.LvsName == "" || len(req.LvsName) >= nameMax ||
 		req.MDPageSize != 0 && (req.MDPageSize < 4096 || req.MDPageSize > 65536 || req.MDPageSize&(req.MDPageSize-1) != 0) {
-		c.failErrno(eINVAL)
+		c.failErrno(errINVAL)
 		return
 	}
 	d, rc := c.p.bdevs.open(req.BdevName, true, func(bdevEvent) {})
@@ -46,12 +46,12 @@ func (c *call) lvolCreateLvstore() {
 	base := d.b
 	d.close()
 	if c.p.lvsByName(req.LvsName) != nil {
-		c.failErrno(eEXIST)
+		c.failErrno(errEXIST)
 		return
 	}
 	bs, rc := newBlobstore(base.sizeBytes(), base.blockSize, orDefault(req.ClusterSize, defaultClusterSize),
 		orDefault(req.MDRatio, defaultMDPagesPerCluster))
-	if rc == eNOMEM {
+	if rc == errNOMEM {
 		c.fail(codeInvalidParams, rc.strerror())
 		return
 	}
@@ -103,7 +103,7 @@ func errnoOf(err error) errno {
 	case errors.As(err, &rc):
 		return rc
 	default:
-		return eIO
+		return errIO
 	}
 }
 
@@ -127,8 +127,8 @@ func (c *call) lvolDeleteLvstore() {
 
 func (c *call) lvolRenameLvstore() {
 	var req struct {
-		Old string `json:"old_name,required"`
-		New string `json:"new_name,required"`
+		Old string `json:"old_name" rpc:"required"`
+		New string `json:"new_name" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInternal) {
 		return
@@ -136,17 +136,17 @@ func (c *call) lvolRenameLvstore() {
 	s := c.p.lvsByName(req.Old)
 	switch {
 	case s == nil:
-		c.fail(int(eNOENT), "Lvol store "+req.Old+" not found")
+		c.fail(int(errNOENT), "Lvol store "+req.Old+" not found")
 	case req.Old == req.New:
 		c.ok(true)
 	case c.p.lvsByName(req.New) != nil:
-		c.fail(codeInvalidParams, eEXIST.strerror())
+		c.fail(codeInvalidParams, errEXIST.strerror())
 	default:
 		s.name = req.New
 		for _, l := range s.lvols {
 			if l.bdev != nil {
 				c.p.bdevs.removeAlias(l.bdev, req.Old+"/"+l.name)
-				c.p.bdevs.addAlias(l.bdev, l.alias())
+				_ = c.p.bdevs.addAlias(l.bdev, l.alias())
 			}
 		}
 		c.ok(true)
@@ -223,8 +223,8 @@ func (s *blobstore) clustersFor(mib uint64) uint64 {
 
 func (c *call) lvolCreate() {
 	var req struct {
-		LvolName    string  `json:"lvol_name,required"`
-		SizeMiB     uint64  `json:"size_in_mib,required"`
+		LvolName    string  `json:"lvol_name" rpc:"required"`
+		SizeMiB     uint64  `json:"size_in_mib" rpc:"required"`
 		Thin        bool    `json:"thin_provision"`
 		UUID        *string `json:"uuid"`
 		LvsName     *string `json:"lvs_name"`
@@ -243,7 +243,7 @@ func (c *call) lvolCreate() {
 	}
 	n := s.bs.clustersFor(req.SizeMiB)
 	if n > 1<<30 {
-		c.fail(codeInvalidParams, eNOMEM.strerror())
+		c.fail(codeInvalidParams, errNOMEM.strerror())
 		return
 	}
 	b, rc := newBlob(s.bs, int(n), req.Thin)
@@ -263,18 +263,18 @@ func (c *call) answerLvol(l *lvol, rc errno) {
 	c.ok(l.uuid.String())
 }
 
-// lvolNamed is the lvol of that bdev name; it answers eNODEV if there is none.
+// lvolNamed is the lvol of that bdev name; it answers errNODEV if there is none.
 func (c *call) lvolNamed(name string) *lvol {
 	l := c.p.lvolOf(name)
 	if l == nil {
-		c.failErrno(eNODEV)
+		c.failErrno(errNODEV)
 	}
 	return l
 }
 
 func (c *call) lvolDelete() {
 	var req struct {
-		Name string `json:"name,required"`
+		Name string `json:"name" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInternal) {
 		return
@@ -284,11 +284,11 @@ func (c *call) lvolDelete() {
 		return
 	}
 	if l.store.removing {
-		c.fail(codeInternalError, eNODEV.strerror())
+		c.fail(codeInternalError, errNODEV.strerror())
 		return
 	}
 	if len(l.blob.cloneList()) > 1 {
-		c.fail(codeInternalError, ePERM.strerror())
+		c.fail(codeInternalError, errPERM.strerror())
 		return
 	}
 	l.bdev.unregister(func(rc errno) {
@@ -312,8 +312,8 @@ func (c *call) lvolDelete() {
 
 func (c *call) lvolRename() {
 	var req struct {
-		Old string `json:"old_name,required"`
-		New string `json:"new_name,required"`
+		Old string `json:"old_name" rpc:"required"`
+		New string `json:"new_name" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInternal) {
 		return
@@ -334,8 +334,8 @@ func (c *call) lvolRename() {
 
 func (c *call) lvolResize() {
 	var req struct {
-		Name    string `json:"name,required"`
-		SizeMiB uint64 `json:"size_in_mib,required"`
+		Name    string `json:"name" rpc:"required"`
+		SizeMiB uint64 `json:"size_in_mib" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInternal) {
 		return
@@ -345,12 +345,12 @@ func (c *call) lvolResize() {
 		return
 	}
 	if l.blob.isReadOnly() {
-		c.fail(codeInvalidParams, ePERM.strerror())
+		c.fail(codeInvalidParams, errPERM.strerror())
 		return
 	}
 	n := l.store.bs.clustersFor(req.SizeMiB)
 	if n > 1<<30 {
-		c.fail(codeInvalidParams, eNOMEM.strerror())
+		c.fail(codeInvalidParams, errNOMEM.strerror())
 		return
 	}
 	c.p.spawn(func(ctx context.Context) {
@@ -367,7 +367,7 @@ func (c *call) lvolResize() {
 
 func (c *call) lvolSetReadOnly() {
 	var req struct {
-		Name string `json:"name,required"`
+		Name string `json:"name" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInternal) {
 		return

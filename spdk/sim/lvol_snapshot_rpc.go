@@ -18,8 +18,8 @@ func lvolSnapshotMethods() map[string]method {
 
 func (c *call) lvolSnapshot() {
 	var req struct {
-		Lvol     string `json:"lvol_name,required"`
-		Snapshot string `json:"snapshot_name,required"`
+		Lvol     string `json:"lvol_name" rpc:"required"`
+		Snapshot string `json:"snapshot_name" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInternal) {
 		return
@@ -32,9 +32,9 @@ func (c *call) lvolSnapshot() {
 	switch {
 	case rc != 0:
 	case l.blob.isReadOnly():
-		rc = eINVAL
+		rc = errINVAL
 	case !l.blob.busy.CompareAndSwap(false, true):
-		rc = eBUSY
+		rc = errBUSY
 	}
 	if rc != 0 {
 		c.fail(codeInvalidParams, rc.strerror())
@@ -49,8 +49,8 @@ func (c *call) lvolSnapshot() {
 
 func (c *call) lvolClone() {
 	var req struct {
-		Snapshot string `json:"snapshot_name,required"`
-		Clone    string `json:"clone_name,required"`
+		Snapshot string `json:"snapshot_name" rpc:"required"`
+		Clone    string `json:"clone_name" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInternal) {
 		return
@@ -63,9 +63,9 @@ func (c *call) lvolClone() {
 	switch {
 	case rc != 0:
 	case !l.blob.isReadOnly():
-		rc = eINVAL
+		rc = errINVAL
 	case l.blob.busy.Load():
-		rc = eBUSY
+		rc = errBUSY
 	}
 	if rc != 0 {
 		c.fail(codeInvalidParams, rc.strerror())
@@ -80,7 +80,7 @@ func (c *call) lvolDecoupleParent() { c.inflate(false) }
 
 func (c *call) inflate(all bool) {
 	var req struct {
-		Name string `json:"name,required"`
+		Name string `json:"name" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInternal) {
 		return
@@ -90,7 +90,7 @@ func (c *call) inflate(all bool) {
 		return
 	}
 	if !l.blob.busy.CompareAndSwap(false, true) {
-		c.fail(codeInvalidParams, eBUSY.strerror())
+		c.fail(codeInvalidParams, errBUSY.strerror())
 		return
 	}
 	c.p.spawn(func(ctx context.Context) {
@@ -102,8 +102,8 @@ func (c *call) inflate(all bool) {
 
 func (c *call) lvolSetParent() {
 	var req struct {
-		Lvol   string `json:"lvol_name,required"`
-		Parent string `json:"parent_name,required"`
+		Lvol   string `json:"lvol_name" rpc:"required"`
+		Parent string `json:"parent_name" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInternal) {
 		return
@@ -118,7 +118,7 @@ func (c *call) lvolSetParent() {
 	}
 	switch {
 	case l == parent || l.store != parent.store || !parent.blob.isSnapshot() && l.blob.parentBlob() != parent.blob:
-		c.fail(codeInvalidParams, eINVAL.strerror())
+		c.fail(codeInvalidParams, errINVAL.strerror())
 	default:
 		c.done(l.blob.setParent(parent.blob), codeInvalidParams)
 	}
@@ -140,8 +140,8 @@ type shallowCopy struct {
 
 func (c *call) lvolStartShallowCopy() {
 	var req struct {
-		Src string `json:"src_lvol_name,required"`
-		Dst string `json:"dst_bdev_name,required"`
+		Src string `json:"src_lvol_name" rpc:"required"`
+		Dst string `json:"dst_bdev_name" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInternal) {
 		return
@@ -165,11 +165,11 @@ func (c *call) lvolStartShallowCopy() {
 	p.copies.ops[id] = op
 	switch {
 	case !l.blob.isReadOnly():
-		op.result = ePERM
+		op.result = errPERM
 	case l.blob.sizeBytes() > dst.b.sizeBytes() || l.store.bs.blockSize%dst.b.blockSize != 0:
-		op.result = eINVAL
+		op.result = errINVAL
 	case !l.blob.busy.CompareAndSwap(false, true):
-		op.result = eBUSY
+		op.result = errBUSY
 	}
 	if op.result != 0 {
 		dst.b.release()
@@ -221,14 +221,14 @@ func (p *process) copyShallow(ctx context.Context, op *shallowCopy, b *blob, dst
 
 func (c *call) lvolCheckShallowCopy() {
 	var req struct {
-		ID uint32 `json:"operation_id,required"`
+		ID uint32 `json:"operation_id" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInternal) {
 		return
 	}
 	op := c.p.copies.ops[req.ID]
 	if op == nil {
-		c.failErrno(eNODEV)
+		c.failErrno(errNODEV)
 		return
 	}
 	o := obj("copied_clusters", op.copied, "total_clusters", op.total)

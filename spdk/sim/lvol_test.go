@@ -46,7 +46,7 @@ func TestWriteFailsForWantOfSpaceWhenThePoolIsFull(t *testing.T) {
 	if got := c.free("lvs"); got != 0 {
 		t.Fatalf("%d clusters are free in a full pool", got)
 	}
-	if err := n.writeBdev("lvs/v", 900*mib, pattern(1, 4096)); !errors.Is(err, eNOSPC) {
+	if err := n.writeBdev("lvs/v", 900*mib, pattern(1, 4096)); !errors.Is(err, errNOSPC) {
 		t.Fatalf("a write that needs a cluster of a full pool: %v", err)
 	}
 	mustWrite(t, n, "lvs/v", 8192, pattern(2, 4096))
@@ -62,7 +62,7 @@ func TestLimitPoolMakesWritesFailUntilLifted(t *testing.T) {
 	if err := n.LimitPool("lvs", 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.writeBdev("lvs/v", mib, pattern(1, 4096)); !errors.Is(err, eNOSPC) {
+	if err := n.writeBdev("lvs/v", mib, pattern(1, 4096)); !errors.Is(err, errNOSPC) {
 		t.Fatalf("write beyond the limit: %v", err)
 	}
 	if err := n.LimitPool("lvs", -1); err != nil {

@@ -56,8 +56,8 @@ func (c *call) bdevMallocCreate() {
 	var req struct {
 		Name              *string   `json:"name"`
 		UUID              uuid.UUID `json:"uuid"`
-		NumBlocks         uint64    `json:"num_blocks,required"`
-		BlockSize         uint32    `json:"block_size,required"`
+		NumBlocks         uint64    `json:"num_blocks" rpc:"required"`
+		BlockSize         uint32    `json:"block_size" rpc:"required"`
 		PhysicalBlockSize uint32    `json:"physical_block_size"`
 		Boundary          uint32    `json:"optimal_io_boundary"`
 		MDSize            uint32    `json:"md_size"`
@@ -71,7 +71,7 @@ func (c *call) bdevMallocCreate() {
 		return
 	}
 	if req.NumBlocks == 0 || req.BlockSize == 0 || req.BlockSize%512 != 0 || req.PhysicalBlockSize%512 != 0 || req.MDSize != 0 {
-		c.failErrno(eINVAL)
+		c.failErrno(errINVAL)
 		return
 	}
 	name := fmt.Sprintf("Malloc%d", c.p.bdevs.mallocs)
@@ -88,10 +88,10 @@ func (c *call) bdevMallocDelete() { c.deleteBdev("malloc", badParamsInternal) }
 
 func (c *call) bdevNullCreate() {
 	var req struct {
-		Name              string    `json:"name,required"`
+		Name              string    `json:"name" rpc:"required"`
 		UUID              uuid.UUID `json:"uuid"`
-		NumBlocks         uint64    `json:"num_blocks,required"`
-		BlockSize         uint32    `json:"block_size,required"`
+		NumBlocks         uint64    `json:"num_blocks" rpc:"required"`
+		BlockSize         uint32    `json:"block_size" rpc:"required"`
 		PhysicalBlockSize uint32    `json:"physical_block_size"`
 		MDSize            uint32    `json:"md_size"`
 		DIFType           int32     `json:"dif_type"`
@@ -107,7 +107,7 @@ func (c *call) bdevNullCreate() {
 		return
 	}
 	if req.NumBlocks == 0 || req.BlockSize%512 != 0 || req.PhysicalBlockSize%512 != 0 || req.MDSize != 0 {
-		c.failErrno(eINVAL)
+		c.failErrno(errINVAL)
 		return
 	}
 	b := &bdev{name: req.Name, uuid: req.UUID, product: "Null disk", module: "null", blockSize: int(req.BlockSize), dev: nullBdev{}}
@@ -129,8 +129,8 @@ func (c *call) bdevNullDelete() { c.deleteBdev("null", badParamsInternal) }
 
 func (c *call) bdevNullResize() {
 	var req struct {
-		Name    string `json:"name,required"`
-		NewSize uint64 `json:"new_size,required"`
+		Name    string `json:"name" rpc:"required"`
+		NewSize uint64 `json:"new_size" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInternal) {
 		return
@@ -138,9 +138,9 @@ func (c *call) bdevNullResize() {
 	b := c.p.bdevs.byName(req.Name)
 	switch {
 	case b == nil || b.removing:
-		c.failErrno(eNODEV)
+		c.failErrno(errNODEV)
 	case b.module != "null" || int64(req.NewSize) < b.sizeBytes()>>20:
-		c.failErrno(eINVAL)
+		c.failErrno(errINVAL)
 	default:
 		if rc := b.resized(req.NewSize << 20 / uint64(b.blockSize)); rc != 0 {
 			c.failErrno(rc)

@@ -52,7 +52,7 @@ func (c *netConn) ends() (local, peer string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.peer == "" {
-		c.peer = c.w.peerOf(c.Conn.RemoteAddr().String())
+		c.peer = c.w.peerOf(c.RemoteAddr().String())
 	}
 	return c.local, c.peer
 }
@@ -215,7 +215,7 @@ func (c *netConn) awaitAck() {
 		defer t.Stop()
 		select {
 		case <-t.C():
-			c.fail(&net.OpError{Op: "write", Net: "tcp", Addr: c.Conn.RemoteAddr(), Err: os.NewSyscallError("send", syscall.ETIMEDOUT)})
+			c.fail(&net.OpError{Op: "write", Net: "tcp", Addr: c.RemoteAddr(), Err: os.NewSyscallError("send", syscall.ETIMEDOUT)})
 		case <-stop:
 		case <-c.done:
 		}
@@ -255,7 +255,7 @@ func (c *netConn) end() {
 		close(c.done)
 		c.bye()
 	})
-	_ = c.Conn.SetDeadline(time.Unix(1, 0)) // wakes Read and Write up
+	_ = c.SetDeadline(time.Unix(1, 0)) // wakes Read and Write up
 	c.hangup()
 }
 

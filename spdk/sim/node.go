@@ -87,7 +87,7 @@ func (n *Node) newDisk(file string, size int64) (*disk, error) {
 	n.disksMu.Lock()
 	defer n.disksMu.Unlock()
 	if n.disks[file] != nil {
-		st.Close()
+		_ = st.Close()
 		return nil, fmt.Errorf("disk %s exists twice", file)
 	}
 	n.disks[file] = d

@@ -118,7 +118,7 @@ func (m *nvmeModule) end() {
 	m.mu.Unlock()
 	m.p.mu.Unlock()
 	for _, c := range conns {
-		c.Close()
+		_ = c.Close()
 	}
 }
 
@@ -238,9 +238,9 @@ const ownEventFreeze = 30 * time.Second
 // event follows an asynchronous event. One that comes while the controller is
 // being reset is lost, and the bdev keeps its old size.
 func (c *nvmeCtrlr) event(ctx context.Context, conn *nvmeConn, ev nvmetcp.Event) {
-	if ev.Type == nvmetcp.EventNamespaceChanged && c.m.p.node.cfg.SharedReactor && c.m.p.nvmf.listensOn(c.trid) {
+	if ev.Type == nvmetcp.EventNamespaceChanged && c.m.p.nvmf.sharesThread() && c.m.p.nvmf.listensOn(c.trid) {
 		release := c.m.hold()
-		c.m.p.sleep(c.m.p.ctx, ownEventFreeze)
+		_ = c.m.p.sleep(c.m.p.ctx, ownEventFreeze)
 		release()
 		return
 	}
@@ -291,7 +291,7 @@ func (c *nvmeCtrlr) populate(nss []nvmetcp.NamespaceInfo) []string {
 		if nb == nil {
 			nb = c.createBdev(ns)
 		} else {
-			nb.b.resized(uint64(ns.SizeBytes) / uint64(ns.BlockSize))
+			_ = nb.b.resized(uint64(ns.SizeBytes) / uint64(ns.BlockSize))
 		}
 		if nb != nil {
 			names = append(names, nb.b.name)

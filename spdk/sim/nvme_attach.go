@@ -11,9 +11,9 @@ import (
 
 // nvmeAttachParams are the parameters of bdev_nvme_attach_controller.
 type nvmeAttachParams struct {
-	Name           string        `json:"name,required"`
-	Trtype         string        `json:"trtype,required"`
-	Traddr         string        `json:"traddr,required"`
+	Name           string        `json:"name" rpc:"required"`
+	Trtype         string        `json:"trtype" rpc:"required"`
+	Traddr         string        `json:"traddr" rpc:"required"`
 	Adrfam         string        `json:"adrfam"`
 	Trsvcid        string        `json:"trsvcid"`
 	Priority       string        `json:"priority"`
@@ -79,13 +79,13 @@ func (c *call) nvmeAttachController() {
 		var nss []nvmetcp.NamespaceInfo
 		if err == nil {
 			if ana, nss, err = ctrlr.look(ctx, conn.Controller); err != nil {
-				conn.Close()
+				_ = conn.Close()
 			}
 		}
 		if err != nil {
 			ctrlr.cancel()
 			c.p.node.log.Info("Attaching failed", "controller", req.Name, "address", joinAddr(t), "nqn", t.subnqn, "reason", err.Error())
-			c.failErrno(eIO)
+			c.failErrno(errIO)
 			return
 		}
 		c.p.locked(func() { c.attached(ctrlr, conn, ana, nss) })
@@ -96,19 +96,19 @@ func (c *call) nvmeAttachController() {
 func (c *call) checkAttach(req *nvmeAttachParams) bool {
 	switch {
 	case req.MaxBdevs == 0:
-		c.fail(int(eINVAL), "max_bdevs cannot be zero")
+		c.fail(int(errINVAL), "max_bdevs cannot be zero")
 	case len(req.Traddr) > maxTraddr:
-		c.fail(int(eINVAL), "traddr too long: "+req.Traddr)
+		c.fail(int(errINVAL), "traddr too long: "+req.Traddr)
 	case req.Adrfam != "" && adrfamName(req.Adrfam) == "":
-		c.fail(int(eINVAL), "Failed to parse adrfam: "+req.Adrfam)
+		c.fail(int(errINVAL), "Failed to parse adrfam: "+req.Adrfam)
 	case len(req.Trsvcid) > maxTrsvcid:
-		c.fail(int(eINVAL), "trsvcid too long: "+req.Trsvcid)
+		c.fail(int(errINVAL), "trsvcid too long: "+req.Trsvcid)
 	case len(req.SubNQN) > maxNQN:
-		c.fail(int(eINVAL), "subnqn too long: "+req.SubNQN)
+		c.fail(int(errINVAL), "subnqn too long: "+req.SubNQN)
 	case len(req.HostNQN) > maxNQN:
-		c.fail(int(eINVAL), "hostnqn too long: "+req.HostNQN)
+		c.fail(int(errINVAL), "hostnqn too long: "+req.HostNQN)
 	case req.IOQueues == 0 || req.IOQueues > 65536:
-		c.fail(int(eINVAL), "num_io_queues out of bounds, min: 1 max: 65536")
+		c.fail(int(errINVAL), "num_io_queues out of bounds, min: 1 max: 65536")
 	default:
 		return true
 	}
@@ -122,15 +122,15 @@ func (c *call) checkSecondPath(g *nvmeGroup, t trid, req *nvmeAttachParams) bool
 	exists := "A controller named " + req.Name + " already exists"
 	switch {
 	case req.Multipath == "disable":
-		c.fail(int(eALREADY), exists+" and multipath is disabled")
+		c.fail(int(errALREADY), exists+" and multipath is disabled")
 	case t.traddr == first.trid.traddr && t.trsvcid == first.trid.trsvcid:
-		c.fail(int(eALREADY), exists+" with the specified network path")
+		c.fail(int(errALREADY), exists+" with the specified network path")
 	case t.subnqn != first.trid.subnqn:
-		c.fail(int(eINVAL), exists+", but uses a different subnqn ("+first.trid.subnqn+")")
+		c.fail(int(errINVAL), exists+", but uses a different subnqn ("+first.trid.subnqn+")")
 	case req.HostNQN != first.hostnqn:
-		c.fail(int(eINVAL), exists+", but uses a different hostnqn ("+first.hostnqn+")")
+		c.fail(int(errINVAL), exists+", but uses a different hostnqn ("+first.hostnqn+")")
 	case req.Multipath != "multipath":
-		c.failErrno(eINVAL)
+		c.failErrno(errINVAL)
 	default:
 		return true
 	}
@@ -142,21 +142,21 @@ func (m *nvmeModule) checkCreate(t trid, req *nvmeAttachParams) errno {
 	for _, g := range m.groups {
 		for _, o := range g.paths {
 			if o.trid == t && o.hostnqn == req.HostNQN {
-				return eEXIST
+				return errEXIST
 			}
 		}
 	}
 	switch {
 	case req.Name == "" || len(req.Name) > maxControllerName:
-		return eINVAL
+		return errINVAL
 	case checkLoss(req.CtrlrLoss, req.ReconnectDelay, req.FastIOFail) != 0:
-		return eINVAL
+		return errINVAL
 	case req.PSK != "" || req.DHCHAPKey != "" || req.DHCHAPCtrlrKey != "":
-		return eNOKEY
+		return errNOKEY
 	case t.trtype != "TCP":
-		return eNODEV
+		return errNODEV
 	case net.ParseIP(t.traddr) == nil:
-		return eIO
+		return errIO
 	default:
 		return 0
 	}
@@ -169,11 +169,11 @@ func (c *call) attached(ctrlr *nvmeCtrlr, conn *nvmeConn, ana map[uint32]nvmetcp
 	g := m.group(ctrlr.params.Name)
 	refuse := m.checkCreate(ctrlr.trid, &ctrlr.params)
 	if g != nil && slices.ContainsFunc(g.paths, func(o *nvmeCtrlr) bool { return o.cntlidNow() == conn.CNTLID() }) {
-		refuse = eINVAL
+		refuse = errINVAL
 	}
 	if refuse != 0 {
 		ctrlr.cancel()
-		c.p.spawn(func(context.Context) { conn.Close() })
+		c.p.spawn(func(context.Context) { _ = conn.Close() })
 		c.failErrno(refuse)
 		return
 	}

@@ -230,11 +230,11 @@ func (nb *nvmeBdev) Reset(ctx context.Context) error {
 		nb.m.p.locked(func() {
 			switch c.reset(func(rc errno) { result <- rc == 0 }) {
 			case 0:
-			case eBUSY:
+			case errBUSY:
 				nb.m.mu.Lock()
 				c.pending = append(c.pending, result)
 				nb.m.mu.Unlock()
-			case eALREADY:
+			case errALREADY:
 				result <- true
 			default:
 				result <- false

@@ -55,7 +55,7 @@ func defaultNVMeOptions() nvmeOptions {
 // timeout_admin_us is only warned of.
 func (o *nvmeOptions) validate() errno {
 	if o.TimeoutUS == 0 && o.TimeoutAdminUS != 0 || o.BdevRetryCount < -1 {
-		return eINVAL
+		return errINVAL
 	}
 	return checkLoss(o.CtrlrLossSec, o.ReconnectDelaySec, o.FastIOFailSec)
 }
@@ -65,15 +65,15 @@ func (o *nvmeOptions) validate() errno {
 func checkLoss(loss int32, delay, fast uint32) errno {
 	switch {
 	case loss < -1:
-		return eINVAL
+		return errINVAL
 	case loss == 0:
 		if delay != 0 || fast != 0 {
-			return eINVAL
+			return errINVAL
 		}
 	case delay == 0 || fast != 0 && fast < delay:
-		return eINVAL
+		return errINVAL
 	case loss > 0 && (delay > uint32(loss) || fast > uint32(loss)):
-		return eINVAL
+		return errINVAL
 	}
 	return 0
 }
@@ -88,7 +88,7 @@ func (c *call) nvmeSetOptions() {
 		return
 	}
 	if len(c.p.nvme.groups) > 0 {
-		c.fail(int(ePERM), "RPC not permitted with nvme controllers already attached")
+		c.fail(int(errPERM), "RPC not permitted with nvme controllers already attached")
 		return
 	}
 	c.p.nvme.opts = req

@@ -84,7 +84,7 @@ func (c *nvmeCtrlr) timedOut(conn *nvmeConn) {
 		c.m.mu.Unlock()
 		if current {
 			c.m.p.node.log.Info("Detected a timeout, resetting the controller", "controller", c.g.name)
-			c.reset(nil)
+			_ = c.reset(nil)
 		}
 	})
 }
@@ -121,7 +121,7 @@ func (c *nvmeCtrlr) markStart() {
 
 // reset resets the controller (bdev_nvme_reset_ctrlr): I/O in flight fails for
 // good, a delayed reconnect is made now. done, if not nil, is told the end. The
-// answer is eNXIO, eBUSY or eALREADY where there is nothing to do. The caller holds
+// answer is errNXIO, errBUSY or errALREADY where there is nothing to do. The caller holds
 // process.mu.
 func (c *nvmeCtrlr) reset(done func(errno)) errno {
 	m := c.m
@@ -129,11 +129,11 @@ func (c *nvmeCtrlr) reset(done func(errno)) errno {
 	defer m.mu.Unlock()
 	switch {
 	case c.destruct:
-		return eNXIO
+		return errNXIO
 	case c.resetting:
-		return eBUSY
+		return errBUSY
 	case c.disabled:
-		return eALREADY
+		return errALREADY
 	}
 	c.resetting, c.dontRetry = true, true
 	c.onReset = done
@@ -169,7 +169,7 @@ func (c *nvmeCtrlr) disconnect() {
 	}
 	c.m.mu.Unlock()
 	if conn != nil {
-		conn.Close()
+		_ = conn.Close()
 	}
 }
 
@@ -187,12 +187,12 @@ func (c *nvmeCtrlr) reconnect() {
 	var nss []nvmetcp.NamespaceInfo
 	if err == nil {
 		if ana, nss, err = c.look(c.ctx, conn.Controller); err != nil {
-			conn.Close()
+			_ = conn.Close()
 		}
 	}
 	if p.gate.Wait(p.ctx) != nil {
 		if err == nil {
-			conn.Close()
+			_ = conn.Close()
 		}
 		return
 	}
@@ -324,7 +324,7 @@ func (c *nvmeCtrlr) finishDestruct() {
 			_ = conn.Shutdown(sctx)
 			stop()
 			cancel()
-			conn.Close()
+			_ = conn.Close()
 		}
 		p.locked(func() {
 			c.cancel()

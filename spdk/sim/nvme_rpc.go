@@ -38,7 +38,7 @@ func (c *call) nvmeGetControllers() {
 	if req.Name != nil {
 		g := c.p.nvme.group(*req.Name)
 		if g == nil {
-			c.fail(int(eINVAL), "Controller "+*req.Name+" does not exist")
+			c.fail(int(errINVAL), "Controller "+*req.Name+" does not exist")
 			return
 		}
 		groups = []*nvmeGroup{g}
@@ -59,7 +59,7 @@ const detachLimit = 10 * time.Second
 
 func (c *call) nvmeDetachController() {
 	var req struct {
-		Name      string `json:"name,required"`
+		Name      string `json:"name" rpc:"required"`
 		Trtype    string `json:"trtype"`
 		Traddr    string `json:"traddr"`
 		Adrfam    string `json:"adrfam"`
@@ -73,7 +73,7 @@ func (c *call) nvmeDetachController() {
 	}
 	g := c.p.nvme.group(req.Name)
 	if g == nil {
-		c.failErrno(eNODEV)
+		c.failErrno(errNODEV)
 		return
 	}
 	match := func(want, have string) bool { return want == "" || strings.EqualFold(want, have) }
@@ -88,7 +88,7 @@ func (c *call) nvmeDetachController() {
 		}
 	}
 	if len(gone) == 0 {
-		c.failErrno(eNXIO)
+		c.failErrno(errNXIO)
 		return
 	}
 	c.p.spawn(func(ctx context.Context) {
@@ -98,7 +98,7 @@ func (c *call) nvmeDetachController() {
 			select {
 			case <-path.ctx.Done():
 			case <-limit.C():
-				c.failErrno(eTIMEDOUT)
+				c.failErrno(errTIMEDOUT)
 				return
 			}
 		}
@@ -112,7 +112,7 @@ func (c *call) nvmeDetachController() {
 // is nothing.
 func (c *call) ctrlrNamed() []*nvmeCtrlr {
 	var req struct {
-		Name   string `json:"name,required"`
+		Name   string `json:"name" rpc:"required"`
 		CNTLID uint16 `json:"cntlid"`
 	}
 	if !c.decode(&req, badParamsEINVAL) {
@@ -120,7 +120,7 @@ func (c *call) ctrlrNamed() []*nvmeCtrlr {
 	}
 	g := c.p.nvme.group(req.Name)
 	if g == nil {
-		c.failErrno(eNODEV)
+		c.failErrno(errNODEV)
 		return nil
 	}
 	if req.CNTLID == 0 {
@@ -131,7 +131,7 @@ func (c *call) ctrlrNamed() []*nvmeCtrlr {
 			return []*nvmeCtrlr{path}
 		}
 	}
-	c.failErrno(eNODEV)
+	c.failErrno(errNODEV)
 	return nil
 }
 
@@ -150,7 +150,7 @@ func (c *call) eachCtrlr(ctrlrs []*nvmeCtrlr, op func(*nvmeCtrlr, func(errno)) e
 	}
 	switch rc := op(ctrlrs[0], next); rc {
 	case 0:
-	case eALREADY:
+	case errALREADY:
 		next(0)
 	default:
 		next(rc)
@@ -181,11 +181,11 @@ func (c *nvmeCtrlr) enable(done func(errno)) errno {
 	defer c.m.mu.Unlock()
 	switch {
 	case c.destruct:
-		return eNXIO
+		return errNXIO
 	case c.resetting:
-		return eBUSY
+		return errBUSY
 	case !c.disabled:
-		return eALREADY
+		return errALREADY
 	}
 	c.disabled, c.resetting = false, true
 	c.resetStart = c.m.p.now()
@@ -200,11 +200,11 @@ func (c *nvmeCtrlr) disable(done func(errno)) errno {
 	defer c.m.mu.Unlock()
 	switch {
 	case c.destruct:
-		return eNXIO
+		return errNXIO
 	case c.resetting:
-		return eBUSY
+		return errBUSY
 	case c.disabled:
-		return eALREADY
+		return errALREADY
 	}
 	c.resetting, c.dontRetry = true, true
 	c.cancelDelay()

@@ -208,6 +208,20 @@ func TestNamespaceChangeOfAnOwnExportFreezesAProcessWithASharedReactor(t *testin
 	eventually(t, "the process stands still", frozen)
 }
 
+func TestPollGroupsOnTheirOwnCoresCureTheSharedReactor(t *testing.T) {
+	n := newNode(t, "n0", func(cfg *Config) { cfg.WaitForRPC, cfg.SharedReactor = true, true })
+	rpc := dialNode(t, n)
+	rpc.fails(-32602, "Invalid parameters", "nvmf_set_config", `{"poll_groups_mask":"x"}`)
+	rpc.ok("nvmf_set_config", `{"poll_groups_mask":"0x2"}`)
+	rpc.ok("framework_start_init", "")
+	rpc.thin("r", 4)
+	c := &testCluster{t: t, nodes: []*Node{n}, rpc: []*testClient{rpc}, ports: []string{freePort(t)}}
+	c.export(0)
+	c.attach(0)
+	rpc.ok("bdev_lvol_resize", `{"name":"lvs/r","size_in_mib":8}`)
+	eventually(t, "the bdev has grown", func() bool { return rpc.lvol("r0n1").Blocks == 8*mib/4096 })
+}
+
 func TestRPCAnswersAreDelayedByTheLatency(t *testing.T) {
 	n := newNode(t, "n", func(c *Config) { c.RPCLatency = 50 * time.Millisecond })
 	c := dialNode(t, n)

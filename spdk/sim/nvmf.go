@@ -20,6 +20,7 @@ type nvmfTarget struct {
 	transport *nvmfTransport // nil before nvmf_create_transport
 	subs      []*subsystem   // sorted by NQN
 	tgt       *nvmetcp.Target
+	mask      string // cores of the poll groups, "" for all
 }
 
 const discoveryNQN = "nqn.2014-08.org.nvmexpress.discovery"
@@ -68,7 +69,7 @@ func (n *nvmfTarget) end(killed bool) {
 	case killed:
 		t.Kill()
 	default:
-		t.Close()
+		_ = t.Close()
 	}
 }
 
@@ -110,7 +111,7 @@ func (s *subsystem) open() {
 		w.AllowHost(h)
 	}
 	for _, ns := range s.nss {
-		s.export(ns)
+		_ = s.export(ns)
 	}
 }
 
@@ -149,13 +150,13 @@ func (s *subsystem) change(fn func()) {
 	})
 }
 
-// removeNamespace takes a namespace away: eNOENT if there is none. It waits for
+// removeNamespace takes a namespace away: errNOENT if there is none. It waits for
 // I/O and runs from the queue.
 func (s *subsystem) removeNamespace(nsid uint32) errno {
 	var ns *nvmfNamespace
 	s.n.p.locked(func() { ns = s.nss[nsid] })
 	if ns == nil {
-		return eNOENT
+		return errNOENT
 	}
 	if s.wire != nil {
 		if err := s.wire.RemoveNamespace(nsid); err != nil {
@@ -209,7 +210,7 @@ func (s *subsystem) prepareNamespace(req *namespaceParams) *nvmfNamespace {
 	ns := &nvmfNamespace{nsid: nsid, group: group, eui64: strings.ToUpper(req.EUI64), uuid: req.UUID}
 	d, rc := s.n.p.bdevs.open(req.BdevName, true, func(ev bdevEvent) {
 		if ev == bdevRemoved {
-			s.change(func() { s.removeNamespace(nsid) })
+			s.change(func() { _ = s.removeNamespace(nsid) })
 		} else if s.wire != nil {
 			s.change(func() { s.wire.NamespaceResized(nsid) })
 		}
@@ -227,7 +228,7 @@ func (s *subsystem) prepareNamespace(req *namespaceParams) *nvmfNamespace {
 	}
 	ns.nguid = d.b.uuid
 	if req.NGUID != "" {
-		hex.Decode(ns.nguid[:], []byte(req.NGUID))
+		_, _ = hex.Decode(ns.nguid[:], []byte(req.NGUID))
 	}
 	s.nss[nsid] = ns
 	return ns
@@ -253,6 +254,13 @@ func (s *subsystem) delete() {
 			s.n.unlisten(l.trid)
 		}
 	})
+}
+
+// sharesThread says whether what waits for an answer of the target on the
+// application thread waits in vain.
+func (n *nvmfTarget) sharesThread() (yes bool) {
+	n.p.locked(func() { yes = n.p.node.cfg.SharedReactor && n.mask == "" })
+	return yes
 }
 
 // listensOn says whether the target is what an NVMe controller's address leads to.

@@ -20,9 +20,9 @@ func nvmfListenerMethods() map[string]method {
 
 // listenAddress is the parameter listen_address.
 type listenAddress struct {
-	Trtype  string `json:"trtype,required"`
+	Trtype  string `json:"trtype" rpc:"required"`
 	Adrfam  string `json:"adrfam"`
-	Traddr  string `json:"traddr,required"`
+	Traddr  string `json:"traddr" rpc:"required"`
 	Trsvcid string `json:"trsvcid"`
 }
 
@@ -54,9 +54,9 @@ var anaStates = map[string]nvmetcp.ANAState{"optimized": nvmetcp.ANAOptimized, "
 	"inaccessible": nvmetcp.ANAInaccessible}
 
 type listenerParams struct {
-	NQN      string        `json:"nqn,required"`
+	NQN      string        `json:"nqn" rpc:"required"`
 	TgtName  *string       `json:"tgt_name"`
-	Address  listenAddress `json:"listen_address,required"`
+	Address  listenAddress `json:"listen_address" rpc:"required"`
 	Secure   bool          `json:"secure_channel"`
 	ANAState string        `json:"ana_state" enum:"optimized,non_optimized,inaccessible"`
 	SockImpl *string       `json:"sock_impl"`
@@ -127,9 +127,9 @@ func (s *subsystem) addListener(t trid, state nvmetcp.ANAState) error {
 
 func (c *call) nvmfRemoveListener() {
 	var req struct {
-		NQN     string        `json:"nqn,required"`
+		NQN     string        `json:"nqn" rpc:"required"`
 		TgtName *string       `json:"tgt_name"`
-		Address listenAddress `json:"listen_address,required"`
+		Address listenAddress `json:"listen_address" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInvalid) {
 		return
@@ -166,10 +166,10 @@ func (c *call) nvmfRemoveListener() {
 
 func (c *call) nvmfSetANAState() {
 	var req struct {
-		NQN      string        `json:"nqn,required"`
+		NQN      string        `json:"nqn" rpc:"required"`
 		TgtName  *string       `json:"tgt_name"`
-		Address  listenAddress `json:"listen_address,required"`
-		ANAState string        `json:"ana_state,required" enum:"optimized,non_optimized,inaccessible"`
+		Address  listenAddress `json:"listen_address" rpc:"required"`
+		ANAState string        `json:"ana_state" rpc:"required" enum:"optimized,non_optimized,inaccessible"`
 		Group    uint32        `json:"anagrpid"`
 	}
 	if !c.decode(&req, badParamsInvalid) {
@@ -199,10 +199,10 @@ func (s *subsystem) setANAState(t trid, state nvmetcp.ANAState, group uint32) er
 	var l *nvmfListener
 	s.n.p.locked(func() { l = s.listener(t) })
 	if !s.params.ANA || group > s.params.MaxNamespaces || l == nil {
-		return eINVAL
+		return errINVAL
 	}
 	if err := s.wire.SetANAState(joinAddr(t), group, state); err != nil {
-		return eINVAL
+		return errINVAL
 	}
 	s.n.p.locked(func() {
 		if group == 0 {

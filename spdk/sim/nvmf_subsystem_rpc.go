@@ -29,7 +29,7 @@ func nvmfSubsystemMethods() map[string]method {
 
 // createSubsystemParams are the parameters of nvmf_create_subsystem.
 type createSubsystemParams struct {
-	NQN           string  `json:"nqn,required"`
+	NQN           string  `json:"nqn" rpc:"required"`
 	TgtName       *string `json:"tgt_name"`
 	Serial        string  `json:"serial_number"`
 	Model         string  `json:"model_number"`
@@ -89,7 +89,7 @@ func printable(s string) bool {
 
 // subsystemRef are the parameters by which a subsystem is named.
 type subsystemRef struct {
-	NQN     string  `json:"nqn,required"`
+	NQN     string  `json:"nqn" rpc:"required"`
 	TgtName *string `json:"tgt_name"`
 }
 
@@ -193,7 +193,7 @@ func (c *call) nvmfGetSubsystems() {
 // namespaceParams are the parameters of nvmf_subsystem_add_ns's "namespace".
 type namespaceParams struct {
 	NSID         uint32    `json:"nsid"`
-	BdevName     string    `json:"bdev_name,required"`
+	BdevName     string    `json:"bdev_name" rpc:"required"`
 	NGUID        string    `json:"nguid"`
 	EUI64        string    `json:"eui64"`
 	UUID         uuid.UUID `json:"uuid"`
@@ -205,8 +205,8 @@ type namespaceParams struct {
 
 func (c *call) nvmfAddNS() {
 	var req struct {
-		NQN       string          `json:"nqn,required"`
-		Namespace namespaceParams `json:"namespace,required"`
+		NQN       string          `json:"nqn" rpc:"required"`
+		Namespace namespaceParams `json:"namespace" rpc:"required"`
 		TgtName   *string         `json:"tgt_name"`
 	}
 	if !c.decodeRelaxed(&req, badParamsInvalid) {
@@ -241,8 +241,8 @@ func isHex(s string, n int) bool {
 
 func (c *call) nvmfRemoveNS() {
 	var req struct {
-		NQN     string  `json:"nqn,required"`
-		NSID    uint32  `json:"nsid,required"`
+		NQN     string  `json:"nqn" rpc:"required"`
+		NSID    uint32  `json:"nsid" rpc:"required"`
 		TgtName *string `json:"tgt_name"`
 	}
 	if !c.decode(&req, badParamsInvalid) {
@@ -263,8 +263,8 @@ func (c *call) nvmfRemoveNS() {
 
 func (c *call) nvmfAddHost() {
 	var req struct {
-		NQN            string  `json:"nqn,required"`
-		Host           string  `json:"host,required"`
+		NQN            string  `json:"nqn" rpc:"required"`
+		Host           string  `json:"host" rpc:"required"`
 		TgtName        *string `json:"tgt_name"`
 		PSK            *string `json:"psk"`
 		DHCHAPKey      *string `json:"dhchap_key"`
@@ -293,8 +293,8 @@ func (c *call) nvmfAddHost() {
 
 func (c *call) nvmfRemoveHost() {
 	var req struct {
-		NQN       string  `json:"nqn,required"`
-		Host      string  `json:"host,required"`
+		NQN       string  `json:"nqn" rpc:"required"`
+		Host      string  `json:"host" rpc:"required"`
 		TgtName   *string `json:"tgt_name"`
 		TimeoutMS uint64  `json:"timeout_ms"`
 	}
@@ -335,8 +335,8 @@ func (c *call) nvmfRemoveHost() {
 
 func (c *call) nvmfAllowAnyHost() {
 	var req struct {
-		NQN          string  `json:"nqn,required"`
-		AllowAnyHost bool    `json:"allow_any_host,required"`
+		NQN          string  `json:"nqn" rpc:"required"`
+		AllowAnyHost bool    `json:"allow_any_host" rpc:"required"`
 		TgtName      *string `json:"tgt_name"`
 	}
 	if !c.decode(&req, badParamsInvalid) {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"strconv"
 	"strings"
 )
 
@@ -30,7 +31,7 @@ type nvmfTransport struct {
 // createTransportParams are the parameters of nvmf_create_transport, the options
 // among them.
 type createTransportParams struct {
-	Trtype           string   `json:"trtype,required"`
+	Trtype           string   `json:"trtype" rpc:"required"`
 	TgtName          *string  `json:"tgt_name"`
 	MaxQueueDepth    uint16   `json:"max_queue_depth"`
 	MaxIOQpairs      uint16   `json:"max_io_qpairs_per_ctrlr"`
@@ -78,6 +79,7 @@ func nvmfMethods() map[string]method {
 		"nvmf_get_transports":     runtime((*call).nvmfGetTransports),
 		"nvmf_get_stats":          runtime((*call).nvmfGetStats),
 		"nvmf_get_targets":        runtime((*call).nvmfGetTargets),
+		"nvmf_set_config":         startup((*call).nvmfSetConfig),
 		"nvmf_set_max_subsystems": startup((*call).nvmfSetMaxSubsystems),
 	}
 }
@@ -137,7 +139,7 @@ func (c *call) nvmfGetTransports() {
 	if t := c.p.nvmf.transport; t != nil && (req.Trtype == nil || strings.EqualFold(*req.Trtype, t.Trtype)) {
 		list = append(list, t)
 	} else if req.Trtype != nil {
-		c.failErrno(eNODEV)
+		c.failErrno(errNODEV)
 		return
 	}
 	c.ok(list)
@@ -171,9 +173,46 @@ func (c *call) nvmfGetStats() {
 
 func (c *call) nvmfGetTargets() { c.ok([]string{"nvmf_tgt"}) }
 
+// adminPassthru are the admin commands that a target hands on to its bdevs.
+type adminPassthru struct {
+	IdentifyCtrlr    bool `json:"identify_ctrlr"`
+	IdentifyUUIDList bool `json:"identify_uuid_list"`
+	GetLogPage       bool `json:"get_log_page"`
+	GetSetFeatures   bool `json:"get_set_features"`
+	Sanitize         bool `json:"sanitize"`
+	Security         bool `json:"security_send_recv"`
+	FWUpdate         bool `json:"fw_update"`
+	NVMeMI           bool `json:"nvme_mi"`
+	VendorSpecific   bool `json:"vendor_specific"`
+}
+
+// nvmfSetConfig keeps the cores of the poll groups, a hexadecimal mask; the rest
+// has no effect here.
+func (c *call) nvmfSetConfig() {
+	var req struct {
+		Mask          string        `json:"poll_groups_mask"`
+		Passthru      adminPassthru `json:"admin_cmd_passthru"`
+		Filter        string        `json:"discovery_filter"`
+		Filters       []string      `json:"discovery_filters"`
+		Digests       []string      `json:"dhchap_digests"`
+		Groups        []string      `json:"dhchap_dhgroups"`
+		DupHostPolicy string        `json:"dup_host_policy" enum:"allow,deny"`
+	}
+	if !c.decodeIfAny(&req, badParamsInvalid) {
+		return
+	}
+	mask := strings.TrimPrefix(req.Mask, "0x")
+	if _, err := strconv.ParseUint(mask, 16, 64); req.Mask != "" && err != nil {
+		c.fail(badParamsInvalid.code, badParamsInvalid.message)
+		return
+	}
+	c.p.nvmf.mask = mask
+	c.ok(true)
+}
+
 func (c *call) nvmfSetMaxSubsystems() {
 	var req struct {
-		Max uint32 `json:"max_subsystems,required"`
+		Max uint32 `json:"max_subsystems" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInvalid) {
 		return

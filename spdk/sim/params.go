@@ -18,7 +18,7 @@ var errDecode = errors.New("spdk_json_decode_object failed")
 // decodeObject reads params into the struct that dst points to, as
 // spdk_json_decode_object does: a member that no field names, one given twice, a
 // value of another type and a missing required member are errors. Fields are
-// named by a `json` tag; the option "required" makes one required, and an `enum`
+// named by a `json` tag; the tag `rpc:"required"` makes one required, and an `enum`
 // tag lists the accepted words of a string. Fields not given keep their values,
 // so that dst holds the defaults. relaxed ignores unknown members
 // (spdk_json_decode_object_relaxed).
@@ -36,12 +36,12 @@ func decodeStruct(raw json.RawMessage, v reflect.Value, relaxed bool) error {
 	for dec.More() {
 		t, err := dec.Token()
 		if err != nil {
-			return fmt.Errorf("%w: %v", errDecode, err)
+			return fmt.Errorf("%w: %w", errDecode, err)
 		}
 		name := t.(string)
 		var value json.RawMessage
 		if err := dec.Decode(&value); err != nil {
-			return fmt.Errorf("%w: %v", errDecode, err)
+			return fmt.Errorf("%w: %w", errDecode, err)
 		}
 		f, ok := fields[name]
 		if !ok {
@@ -75,8 +75,8 @@ type field struct {
 func fieldsOf(t reflect.Type) map[string]field {
 	m := make(map[string]field, t.NumField())
 	for i := range t.NumField() {
-		tag, opts, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		f := field{index: i, required: opts == "required"}
+		tag := t.Field(i).Tag.Get("json")
+		f := field{index: i, required: t.Field(i).Tag.Get("rpc") == "required"}
 		if e := t.Field(i).Tag.Get("enum"); e != "" {
 			f.enum = strings.Split(e, ",")
 		}

@@ -69,13 +69,13 @@ const raidNameMax = 64
 // newRaid makes a raid in state configuring.
 func (p *process) newRaid(name string, id uuid.UUID, bases []string) (*raid, errno) {
 	if len(name) >= raidNameMax {
-		return nil, eINVAL
+		return nil, errINVAL
 	}
 	if p.raidByName(name) != nil {
-		return nil, eEXIST
+		return nil, errEXIST
 	}
 	if len(bases) < 2 {
-		return nil, eINVAL
+		return nil, errINVAL
 	}
 	r := &raid{p: p, name: name, uuid: id, state: raidConfiguring, operational: len(bases)}
 	r.io = newRaidIO(r, len(bases))
@@ -115,8 +115,7 @@ func (r *raid) configureAll(done func(errno)) {
 	for _, l := range r.legs {
 		left++
 		rc := l.configure(one)
-		if rc == eNODEV {
-			rc = 0
+		if rc == errNODEV {
 			one(0)
 		} else if rc != 0 {
 			one(rc)
@@ -137,7 +136,7 @@ func (l *leg) configure(done func(errno)) errno {
 	}
 	if l.uuid != uuid.Nil && l.uuid != d.b.uuid {
 		d.close()
-		return eINVAL
+		return errINVAL
 	}
 	if rc := d.b.claimFor("raid"); rc != 0 {
 		d.close()
@@ -154,10 +153,10 @@ func (l *leg) configure(done func(errno)) errno {
 		r.p.locked(func() {
 			switch {
 			case l.desc != d:
-				done(eNODEV)
+				done(errNODEV)
 			case err != nil:
 				l.free()
-				done(eIO)
+				done(errIO)
 			default:
 				r.take(l, done)
 			}
@@ -172,16 +171,16 @@ func (l *leg) check() errno {
 	blocks := b.numBlocks.Load()
 	switch {
 	case blocks == 0:
-		return eINVAL
+		return errINVAL
 	case l.dataSize == 0:
 		l.dataSize = blocks
 	case l.dataSize > blocks:
-		return eINVAL
+		return errINVAL
 	}
 	if l.r.io.blockSize == 0 {
 		l.r.io.blockSize = b.blockSize
 	} else if l.r.io.blockSize != b.blockSize {
-		return eINVAL
+		return errINVAL
 	}
 	return 0
 }
@@ -224,7 +223,7 @@ func (r *raid) online() errno {
 	r.state, r.bdev, r.uuid = raidOnline, b, b.uuid
 	self, rc := r.p.bdevs.open(r.name, false, func(ev bdevEvent) {
 		if ev == bdevRemoved {
-			r.stopRebuild(eCANCELED, func() { r.self.close() })
+			r.stopRebuild(errCANCELED, func() { r.self.close() })
 		}
 	})
 	r.self = self
@@ -235,7 +234,7 @@ func (r *raid) online() errno {
 func (l *leg) event(ev bdevEvent) {
 	switch ev {
 	case bdevRemoved:
-		l.remove(nil)
+		_ = l.remove(nil)
 	case bdevResized:
 		l.r.resize()
 	}
@@ -286,13 +285,13 @@ func (l *leg) deconfigure() {
 }
 
 // delete ends the raid; done is told when its bdev is gone. One being deleted
-// already is eALREADY.
+// already is errALREADY.
 func (r *raid) delete(done func(errno)) {
 	if done == nil {
 		done = func(errno) {}
 	}
 	if r.destroying {
-		done(eALREADY)
+		done(errALREADY)
 		return
 	}
 	r.destroying = true
@@ -357,7 +356,7 @@ func (p *process) examineRaids(b *bdev) {
 		for _, l := range r.legs {
 			if l.desc == nil && (l.name != "" && l.name == b.name || l.uuid != uuid.Nil && l.uuid == b.uuid) {
 				l.name = b.name
-				l.configure(func(errno) {})
+				_ = l.configure(func(errno) {})
 				return
 			}
 		}

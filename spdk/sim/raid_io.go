@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"math"
+	"slices"
 	"sync"
 )
 
@@ -70,7 +71,7 @@ func (x *raidIO) split(off, n int64) []part {
 	if x.target == nil || off >= x.done {
 		return []part{{off: off, n: n, members: plain}}
 	}
-	both := append(plain[:len(plain):len(plain)], x.target)
+	both := slices.Concat(plain, []*raidMember{x.target})
 	if off+n <= x.done {
 		return []part{{off, n, both, true}}
 	}
@@ -244,7 +245,7 @@ func (x *raidIO) leastReading(pt part) *raidMember {
 }
 
 // WriteZeroes is not raid1's: the bdev layer writes zeroes instead.
-func (x *raidIO) WriteZeroes(context.Context, int64, int64) error { return eNOTSUP }
+func (x *raidIO) WriteZeroes(context.Context, int64, int64) error { return errNOTSUP }
 
 // Reset resets every leg.
 func (x *raidIO) Reset(ctx context.Context) error {

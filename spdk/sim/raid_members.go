@@ -8,19 +8,19 @@ import (
 )
 
 // add puts a bdev into an empty slot. On an online raid that starts a rebuild;
-// while one runs it is ePERM. What it returns other than 0 was not told through
+// while one runs it is errPERM. What it returns other than 0 was not told through
 // done.
 func (r *raid) add(name string, done func(errno)) errno {
 	if r.rebuild != nil {
-		return ePERM
+		return errPERM
 	}
 	slot := r.slotFor(name)
 	if slot == nil {
-		return eINVAL
+		return errINVAL
 	}
 	slot.name = name
 	rc := slot.configure(done)
-	if rc != 0 && (rc != eNODEV || r.state != raidConfiguring) {
+	if rc != 0 && (rc != errNODEV || r.state != raidConfiguring) {
 		slot.name = ""
 	}
 	return rc
@@ -72,7 +72,7 @@ func (l *leg) fail(d *desc) {
 }
 
 // remove takes a leg out: I/O is held back, the leg's bdev reset, the slot
-// emptied. Losing the last leg ends the raid. eNODEV if the slot is empty or being
+// emptied. Losing the last leg ends the raid. errNODEV if the slot is empty or being
 // emptied; done is told the end otherwise.
 func (l *leg) remove(done func(errno)) errno {
 	if done == nil {
@@ -80,7 +80,7 @@ func (l *leg) remove(done func(errno)) errno {
 	}
 	r := l.r
 	if l.removing || !l.configured {
-		return eNODEV
+		return errNODEV
 	}
 	l.removing = true
 	if r.state != raidOnline {

@@ -41,7 +41,7 @@ func (r *raid) info() object {
 
 func (c *call) raidGetBdevs() {
 	var req struct {
-		Category string `json:"category,required" enum:"online,configuring,offline,all"`
+		Category string `json:"category" rpc:"required" enum:"online,configuring,offline,all"`
 	}
 	if !c.decode(&req, badParamsParse) {
 		return
@@ -57,10 +57,10 @@ func (c *call) raidGetBdevs() {
 
 func (c *call) raidCreate() {
 	var req struct {
-		Name       string    `json:"name,required"`
+		Name       string    `json:"name" rpc:"required"`
 		StripKB    uint32    `json:"strip_size_kb"`
-		Level      string    `json:"raid_level,required" enum:"raid0,0,raid1,1,raid5f,5f,concat"`
-		BaseBdevs  []string  `json:"base_bdevs,required"`
+		Level      string    `json:"raid_level" rpc:"required" enum:"raid0,0,raid1,1,raid5f,5f,concat"`
+		BaseBdevs  []string  `json:"base_bdevs" rpc:"required"`
 		UUID       uuid.UUID `json:"uuid"`
 		Superblock bool      `json:"superblock"`
 	}
@@ -72,16 +72,16 @@ func (c *call) raidCreate() {
 	}
 	switch {
 	case slices.Contains(req.BaseBdevs, ""):
-		c.fail(int(eINVAL), "The base bdev name cannot be empty: "+eINVAL.strerror())
+		c.fail(int(errINVAL), "The base bdev name cannot be empty: "+errINVAL.strerror())
 		return
 	case req.Superblock:
-		c.fail(int(eNOTSUP), "The simulator has no raid superblocks: create the raid with superblock false")
+		c.fail(int(errNOTSUP), "The simulator has no raid superblocks: create the raid with superblock false")
 		return
 	case req.Level != "raid1" && req.Level != "1":
-		c.fail(int(eNOTSUP), "The simulator knows raid1 only, not "+req.Level)
+		c.fail(int(errNOTSUP), "The simulator knows raid1 only, not "+req.Level)
 		return
 	case req.StripKB != 0:
-		refuse(eINVAL)
+		refuse(errINVAL)
 		return
 	}
 	r, rc := c.p.newRaid(req.Name, req.UUID, req.BaseBdevs)
@@ -100,7 +100,7 @@ func (c *call) raidCreate() {
 
 func (c *call) raidDelete() {
 	var req struct {
-		Name    string `json:"name,required"`
+		Name    string `json:"name" rpc:"required"`
 		ClearSB bool   `json:"clear_sb"`
 	}
 	if !c.decode(&req, badParamsParse) {
@@ -108,7 +108,7 @@ func (c *call) raidDelete() {
 	}
 	r := c.p.raidByName(req.Name)
 	if r == nil {
-		c.fail(int(eNODEV), "raid bdev "+req.Name+" not found")
+		c.fail(int(errNODEV), "raid bdev "+req.Name+" not found")
 		return
 	}
 	r.delete(func(rc errno) { c.done(rc, codeInternalError) })
@@ -116,15 +116,15 @@ func (c *call) raidDelete() {
 
 func (c *call) raidAddBaseBdev() {
 	var req struct {
-		Raid string `json:"raid_bdev,required"`
-		Base string `json:"base_bdev,required"`
+		Raid string `json:"raid_bdev" rpc:"required"`
+		Base string `json:"base_bdev" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsInternal) {
 		return
 	}
 	r := c.p.raidByName(req.Raid)
 	if r == nil {
-		c.fail(int(eNODEV), "raid bdev "+req.Raid+" is not found in config")
+		c.fail(int(errNODEV), "raid bdev "+req.Raid+" is not found in config")
 		return
 	}
 	rc := r.add(req.Base, func(rc errno) {
@@ -141,7 +141,7 @@ func (c *call) raidAddBaseBdev() {
 
 func (c *call) raidRemoveBaseBdev() {
 	var req struct {
-		Name string `json:"name,required"`
+		Name string `json:"name" rpc:"required"`
 	}
 	if !c.decode(&req, badParamsParse) {
 		return
@@ -155,12 +155,12 @@ func (c *call) raidRemoveBaseBdev() {
 	}
 	b := c.p.bdevs.byName(req.Name)
 	if b == nil || b.removing {
-		answer(eNODEV)
+		answer(errNODEV)
 		return
 	}
 	l := c.p.legByBdev(b)
 	if l == nil {
-		answer(eNODEV)
+		answer(errNODEV)
 		return
 	}
 	if rc := l.remove(answer); rc != 0 {
@@ -174,7 +174,7 @@ func (c *call) raidSetOptions() {
 		return
 	}
 	if req.WindowKB == 0 {
-		c.failErrno(eINVAL)
+		c.failErrno(errINVAL)
 		return
 	}
 	c.p.raidOpts = req

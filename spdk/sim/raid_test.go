@@ -29,8 +29,10 @@ func (c *testCluster) writing() (stop func() map[int64]uint64) {
 					return fmt.Errorf("write %d: %w", seed, err)
 				}
 				written[off] = seed
-				if ctx.Err() != nil {
+				select {
+				case <-ctx.Done():
 					return nil
+				default:
 				}
 			}
 		}()

@@ -23,7 +23,7 @@ type rebuild struct {
 // startRebuild begins to copy onto l, which has just been configured.
 func (r *raid) startRebuild(l *leg) {
 	if l.removing || !l.configured || r.operational <= minOperational {
-		l.remove(nil)
+		_ = l.remove(nil)
 		return
 	}
 	blocks := ceilDiv(int64(r.p.raidOpts.WindowKB)<<10, int64(r.io.blockSize))
@@ -91,13 +91,13 @@ func (rb *rebuild) copy(ctx context.Context, buf []byte) errno {
 	target := x.target
 	x.mu.Unlock()
 	if target == nil {
-		return eNODEV
+		return errNODEV
 	}
 	if x.read(ctx, buf, rb.offset) != nil {
-		return eIO
+		return errIO
 	}
 	if target.d.b.WriteAt(ctx, buf, rb.offset) != nil {
-		return eIO
+		return errIO
 	}
 	rb.r.p.locked(func() { rb.offset += int64(len(buf)) })
 	x.mu.Lock()
@@ -181,7 +181,7 @@ func (rb *rebuild) legRemoved(l *leg) {
 		l.quiesceAndRemove()
 		return
 	}
-	rb.stop(eNODEV, l.quiesceAndRemove)
+	rb.stop(errNODEV, l.quiesceAndRemove)
 }
 
 // bdevSize is the raid's size in bytes as its bdev has it now.

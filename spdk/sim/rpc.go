@@ -133,7 +133,7 @@ func (p *process) serveRPC(ctx context.Context, req rpcRequest, reply func(rpcRe
 	}
 	p.node.countCall(req.method)
 	fault := p.node.rpcFaults.match(req.method)
-	reply = p.gated(ctx, reply)
+	reply = p.gated(reply)
 	run := func() {
 		if !fault.before(p, reply) {
 			p.dispatch(ctx, req, fault.after(p, reply))
@@ -147,7 +147,7 @@ func (p *process) serveRPC(ctx context.Context, req rpcRequest, reply func(rpcRe
 }
 
 // gated holds an answer back while the process is stopped.
-func (p *process) gated(ctx context.Context, reply func(rpcReply)) func(rpcReply) {
+func (p *process) gated(reply func(rpcReply)) func(rpcReply) {
 	return func(r rpcReply) {
 		if !p.gate.Hung() {
 			reply(r)

@@ -93,11 +93,11 @@ func (s *rpcServer) close(unlink bool) {
 		c.hangup()
 	}
 	s.mu.Unlock()
-	s.ln.Close()
+	_ = s.ln.Close()
 	s.cancel()
 	s.wg.Wait()
 	if unlink {
-		os.Remove(s.path)
+		_ = os.Remove(s.path)
 	}
 }
 
@@ -118,7 +118,7 @@ func (s *rpcServer) accept() {
 		s.mu.Lock()
 		if s.closing {
 			s.mu.Unlock()
-			nc.Close()
+			_ = nc.Close()
 			return
 		}
 		s.conns[c] = struct{}{}
@@ -157,7 +157,7 @@ type rpcConn struct {
 func (c *rpcConn) hangup() {
 	c.once.Do(func() {
 		close(c.done)
-		c.nc.Close()
+		_ = c.nc.Close()
 	})
 }
 

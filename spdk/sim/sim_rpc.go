@@ -171,7 +171,7 @@ func (c *control) restart() (any, error) {
 func (c *control) hang() (any, error) {
 	var req struct {
 		Node string `json:"node"`
-		Hung bool   `json:"hung,required"`
+		Hung bool   `json:"hung" rpc:"required"`
 	}
 	if err := c.decode(&req); err != nil {
 		return nil, err
@@ -186,8 +186,8 @@ func (c *control) hang() (any, error) {
 
 func (c *control) link() (any, error) {
 	var req struct {
-		From    string `json:"from,required"`
-		To      string `json:"to,required"`
+		From    string `json:"from" rpc:"required"`
+		To      string `json:"to" rpc:"required"`
 		Cut     bool   `json:"cut"`
 		DelayMS uint64 `json:"delay_ms"`
 		Rate    int64  `json:"bytes_per_second"`
@@ -201,9 +201,9 @@ func (c *control) link() (any, error) {
 
 func (c *control) cut() (any, error) {
 	var req struct {
-		A   string `json:"a,required"`
-		B   string `json:"b,required"`
-		Cut bool   `json:"cut,required"`
+		A   string `json:"a" rpc:"required"`
+		B   string `json:"b" rpc:"required"`
+		Cut bool   `json:"cut" rpc:"required"`
 	}
 	if err := c.decode(&req); err != nil {
 		return nil, err
@@ -215,7 +215,7 @@ func (c *control) cut() (any, error) {
 func (c *control) diskFault() (any, error) {
 	var req struct {
 		Node       string `json:"node"`
-		Pool       string `json:"pool,required"`
+		Pool       string `json:"pool" rpc:"required"`
 		ReadError  bool   `json:"read_error"`
 		WriteError bool   `json:"write_error"`
 		Hang       bool   `json:"hang"`
@@ -235,8 +235,8 @@ func (c *control) diskFault() (any, error) {
 func (c *control) limitPool() (any, error) {
 	var req struct {
 		Node     string `json:"node"`
-		Pool     string `json:"pool,required"`
-		Clusters int    `json:"clusters,required"`
+		Pool     string `json:"pool" rpc:"required"`
+		Clusters int    `json:"clusters" rpc:"required"`
 	}
 	if err := c.decode(&req); err != nil {
 		return nil, err
@@ -251,7 +251,7 @@ func (c *control) limitPool() (any, error) {
 func (c *control) rpcFault() (any, error) {
 	var req struct {
 		Node    string `json:"node"`
-		Kind    string `json:"kind,required" enum:"fail_before,fail_after,hangup_before,hangup_after,kill_before,kill_after,no_answer,not_json,delay"`
+		Kind    string `json:"kind" rpc:"required" enum:"fail_before,fail_after,hangup_before,hangup_after,kill_before,kill_after,no_answer,not_json,delay"`
 		Method  string `json:"method"`
 		Call    int    `json:"call"`
 		DelayMS uint64 `json:"delay_ms"`

@@ -26,7 +26,7 @@ func newStore(inFile bool, file string, size int64) (store, error) {
 		return nil, fmt.Errorf("create the disk's sparse file: %w", err)
 	}
 	if err := f.Truncate(size); err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, fmt.Errorf("size the disk's sparse file: %w", err)
 	}
 	return &fileStore{f: f}, nil

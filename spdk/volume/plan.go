@@ -200,7 +200,10 @@ func (p *planner) bringUp(a Assembly) {
 		return
 	}
 	if host.Raid == nil || !host.Raid.Online {
-		if p.exportLegs(a) && p.attachLegs(a, host) {
+		switch {
+		case len(p.volume.GoodLegs(a)) == 0:
+			p.steps.Blocked = append(p.steps.Blocked, BlockedNode{Node: a.RaidHost, Err: ErrNoGoodReplica})
+		case p.exportLegs(a) && p.attachLegs(a, host):
 			p.do(AssembleRaid, a.RaidHost, "")
 		}
 		return

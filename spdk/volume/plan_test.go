@@ -78,12 +78,12 @@ func (w *world) apply(v *Volume, a Action) error {
 		}
 		delete(n.Legs, a.Replica)
 	case AssembleRaid:
-		for _, id := range v.Assembly.Legs {
+		for _, id := range v.GoodLegs(*v.Assembly) {
 			if n.Legs[id].Bdev == "" {
 				return fmt.Errorf("%s: leg %s is not attached", a, id)
 			}
 		}
-		n.Raid = &RaidView{Online: true, Legs: v.Assembly.Legs}
+		n.Raid = &RaidView{Online: true, Legs: v.GoodLegs(*v.Assembly)}
 	case DeleteRaid:
 		if n.Target != nil {
 			return fmt.Errorf("%s: it is exported", a)
@@ -137,6 +137,14 @@ func record(nodes ...string) *Volume {
 	return v
 }
 
+// made puts on record that the replicas exist.
+func made(v *Volume) {
+	v.Phase = PhaseReady
+	for i := range v.Replicas {
+		v.Replicas[i].State = ReplicaInSync
+	}
+}
+
 func ids(v *Volume) (all []string) {
 	for _, r := range v.Replicas {
 		all = append(all, r.ID)
@@ -149,10 +157,7 @@ func TestPlanTakesAVolumeThroughItsLife(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		w, v := newWorld("a", "b", "c", "d"), record("a", "b", "c")
 		w.settle(t, v, rnd)
-		for i := range v.Replicas {
-			v.Replicas[i].State = ReplicaInSync
-		}
-		v.Phase = PhaseReady
+		made(v)
 		v.Assembly, v.Assemblies = &Assembly{Number: 1, RaidHost: "d", Legs: ids(v)}, 1
 		v.Publications = []Publication{{Node: "n"}}
 		w.settle(t, v, rnd)
@@ -173,6 +178,7 @@ func TestPlanDeletesAtAnyPoint(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		w, v := newWorld("a", "b", "c"), record("a", "b", "c")
 		w.settle(t, v, rnd)
+		made(v)
 		v.Assembly, v.Assemblies = &Assembly{Number: 1, RaidHost: "a", Legs: ids(v)}, 1
 		v.Publications = []Publication{{Node: "n"}}
 		for range rnd.IntN(12) {
@@ -208,11 +214,29 @@ func TestPlanWaitsForANodeThatHoldsAReplicaToDelete(t *testing.T) {
 	}
 }
 
+// The raid host's process was started again: its raid, legs and target are gone, and a replica is stale by now.
+func TestPlanMakesARaidAgainOfGoodLegsOnly(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 4))
+	w, v := newWorld("a", "b", "c"), record("a", "b", "c")
+	w.settle(t, v, rnd)
+	made(v)
+	v.Assembly, v.Assemblies = &Assembly{Number: 1, RaidHost: "a", Legs: ids(v), Running: true}, 1
+	v.Publications = []Publication{{Node: "n"}}
+	w.settle(t, v, rnd)
+	v.Replicas[1].State = ReplicaOutOfSync
+	a := w.nodes["a"]
+	a.Raid, a.Target, a.Legs = nil, nil, map[string]LegView{}
+	w.settle(t, v, rnd)
+	if a.Raid == nil || !slices.Equal(a.Raid.Legs, []string{v.Replicas[0].ID, v.Replicas[2].ID}) {
+		t.Fatalf("the raid is %+v", a.Raid)
+	}
+}
+
 func TestPlanKeepsAFormerRaidHostOffTheReplicas(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 3))
 	w, v := newWorld("a", "b", "c"), record("b", "c")
 	w.settle(t, v, rnd)
-	v.Phase = PhaseReady
+	made(v)
 	v.Assembly, v.Assemblies = &Assembly{Number: 1, RaidHost: "a", Legs: ids(v)}, 1
 	v.Publications = []Publication{{Node: "n"}}
 	w.settle(t, v, rnd)

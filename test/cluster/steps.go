@@ -39,13 +39,16 @@ type Steps struct {
 	count int
 	dead  bool
 	fired string
+	// read has the reads since the last step that was none: one that comes again without anything having changed is no further
+	// step.
+	read map[string]bool
 }
 
 // Attempt runs a flow of which step number at, from 0, fails in the given mode. fired names the step; it is empty if the flow had
 // fewer steps.
 func (s *Steps) Attempt(at int, mode Mode, flow func() error) (fired string, err error) {
 	s.mu.Lock()
-	s.armed, s.mode, s.at, s.count, s.dead, s.fired = true, mode, at, 0, false, ""
+	s.armed, s.mode, s.at, s.count, s.dead, s.fired, s.read = true, mode, at, 0, false, "", map[string]bool{}
 	s.mu.Unlock()
 	err = flow()
 	s.mu.Lock()
@@ -97,8 +100,12 @@ func (s *Steps) next(what string, reads bool) verdict {
 		return verdict{}
 	case s.dead:
 		return verdict{failBefore: true}
-	case reads && s.mode != FailBefore:
+	case reads && (s.mode != FailBefore || s.read[what]):
 		return verdict{}
+	case reads:
+		s.read[what] = true
+	default:
+		clear(s.read)
 	}
 	s.count++
 	if s.count-1 != s.at {

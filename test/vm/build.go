@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
 
@@ -44,6 +45,21 @@ func Build(ctx context.Context, output, pkg string) error {
 // BuildTest compiles a package's tests, with a build tag, for the guest.
 func BuildTest(ctx context.Context, output, pkg, tag string) error {
 	return goTool(ctx, "test", "-c", "-tags", tag, "-o", output, pkg)
+}
+
+// RunTest compiles a package's tests, copies them into the guest and runs them
+// there; tag is the build tag, run a pattern as for `go test -run`. The error
+// carries what they printed.
+func (v *VM) RunTest(ctx context.Context, pkg, tag, run string) (output string, err error) {
+	name := strings.ReplaceAll(pkg, "/", "-") + ".test"
+	program := filepath.Join(v.dir, name)
+	if err := BuildTest(ctx, program, pkg, tag); err != nil {
+		return "", err
+	}
+	if err := v.Copy(ctx, program, "/tmp/"+name); err != nil {
+		return "", err
+	}
+	return v.Output(ctx, "/tmp/"+name, "-test.v", "-test.run", run)
 }
 
 func goTool(ctx context.Context, args ...string) error {

@@ -90,7 +90,7 @@ func (v *VM) boot(ctx context.Context, c Config, cache string) error {
 	// loglevel: warnings and worse reach the console; the kernel's full log is
 	// there for `dmesg`.
 	cmdline := append([]string{
-		"console=ttyS0", "loglevel=5", "panic=-1", "mitigations=off", "random.trust_cpu=on", "no_timer_check", "tsc=reliable",
+		"console=ttyS0", "loglevel=5", "panic=-1", "mitigations=off", "random.trust_cpu=on", "no_timer_check", "tsc=reliable", "cryptomgr.notests",
 		fmt.Sprintf("holdfast.agent=%s:%d", HostAddress, v.host.Port()), "holdfast.token=" + v.host.Token,
 	}, c.KernelArgs...)
 	args := append(accelerators(),

@@ -43,6 +43,16 @@ func TestGuestRunsCommandsAndHasNVMeTCP(t *testing.T) {
 	}
 }
 
+// The tests of node/mount touch what a kernel makes different: permissions, file
+// systems, mountinfo.
+func TestPackageTestsRunInTheGuest(t *testing.T) {
+	v := ForTest(t, Config{})
+	out, err := v.RunTest(t.Context(), "github.com/holdfast-csi/holdfast/node/mount", "e2e", ".")
+	if err != nil || !strings.Contains(out, "--- PASS") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 func TestCommandTakesInputAndDiesWithItsContext(t *testing.T) {
 	v := ForTest(t, Config{})
 	var out strings.Builder
@@ -76,15 +86,22 @@ func TestTestOnTheMachineTalksToUnixSocketInTheGuest(t *testing.T) {
 	if err := v.WriteFile(ctx, "/tmp/sub/echo.sh", []byte("#!/bin/sh\nread line; echo got $line\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	server, err := v.Start(ctx, agent.Command{Args: []string{"nc", "-lk", "-p", "4000", "-e", "/tmp/sub/echo.sh"}}, agent.Streams{})
+	var messages strings.Builder
+	server, err := v.Start(ctx, agent.Command{Args: []string{"nc", "-l", "-p", "4000", "-e", "/tmp/sub/echo.sh"}}, agent.Streams{Stderr: &messages})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = server.Signal(9) }()
 	var conn net.Conn
 	for conn == nil {
-		if conn, err = v.DialContext(ctx, "tcp", "127.0.0.1:4000"); err != nil && ctx.Err() != nil {
-			t.Fatal(err)
+		if conn, err = v.DialContext(ctx, "tcp", "127.0.0.1:4000"); err == nil {
+			break
+		}
+		select {
+		case <-server.Done():
+			code, err := server.Wait()
+			t.Fatalf("the server ended with %d, %v: %s", code, err, messages.String())
+		default:
 		}
 	}
 	defer conn.Close()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/holdfast-csi/holdfast/spdk/sim"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -197,6 +198,32 @@ func TestReadOnlyPublicationRefusesWrites(t *testing.T) {
 	s.wantNothingLeft(t)
 }
 
+// writeFiles writes 150 files in the guest, syncing each, until done, and returns the checksum of all. A write that fails is an
+// error of the test.
+func (c *claim) writeFiles() <-chan string {
+	load := "i=0; while [ $i -lt 150 ]; do dd if=/dev/urandom of=" + c.pod + "/f$i bs=64k count=4 conv=fsync 2>/dev/null || exit 1; i=$((i+1)); done; cat " +
+		c.pod + "/f* | sha256sum"
+	written := make(chan string, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), long)
+		defer cancel()
+		out, err := c.vm.Output(ctx, "sh", "-c", load)
+		if err != nil {
+			c.t.Errorf("the pod's writes failed: %v", err)
+		}
+		written <- strings.TrimSpace(out)
+	}()
+	c.guest(c.t, "while [ ! -e "+c.pod+"/f20 ]; do sleep 0.1; done")
+	return written
+}
+
+func (c *claim) wantFiles(sum string) {
+	c.t.Helper()
+	if got := c.guest(c.t, "cat "+c.pod+"/f* | sha256sum"); got != sum {
+		c.t.Errorf("read back %s, written %s", got, sum)
+	}
+}
+
 // A replica's node is killed while a pod writes: the volume goes on without an I/O error, the data are whole, and the replica, which
 // has missed writes, is left out when the volume is next used although its node is back.
 func TestKilledReplicaDoesNotDisturbThePod(t *testing.T) {
@@ -207,35 +234,46 @@ func TestKilledReplicaDoesNotDisturbThePod(t *testing.T) {
 	c := newClaim(t, s, "ext4", nil)
 	c.publish()
 	victim := s.sims[0]
-	for _, node := range s.sims {
-		if node.Name() != s.raidHost(t) {
-			victim = node
-		}
+	if victim.Name() == s.raidHost(t) {
+		victim = s.sims[1]
 	}
-	load := "i=0; while [ $i -lt 150 ]; do dd if=/dev/urandom of=" + c.pod + "/f$i bs=64k count=4 conv=fsync 2>/dev/null || exit 1; i=$((i+1)); done; cat " +
-		c.pod + "/f* | sha256sum"
-	written := make(chan string, 1)
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), long)
-		defer cancel()
-		out, err := s.vm.Output(ctx, "sh", "-c", load)
-		if err != nil {
-			t.Errorf("the pod's writes failed: %v", err)
-		}
-		written <- out
-	}()
-	s.guest(t, "while [ ! -e "+c.pod+"/f20 ]; do sleep 0.1; done")
+	written := c.writeFiles()
 	victim.Kill()
 	sum := <-written
 	must(t, victim.Restart())
 	c.unpublish()
 	c.publish()
-	if raids := s.legs(t); strings.Contains(raids, victim.Name()) {
-		t.Errorf("the replica that missed writes is a leg again: %s", raids)
+	if on := s.legs(t); strings.Contains(on, victim.Name()) {
+		t.Errorf("the replica that missed writes is a leg again: %s", on)
 	}
-	if got := s.guest(t, "cat "+c.pod+"/f* | sha256sum"); strings.TrimSpace(sum) != got {
-		t.Errorf("read back %s, written %s", got, sum)
+	c.wantFiles(sum)
+	c.unpublish()
+	c.delete()
+	s.wantNothingLeft(t)
+}
+
+// The raid host's SPDK process ends while a pod writes and starts again, as in an upgrade: its configuration is gone, the node
+// service makes raid and target again, and the pod sees a pause.
+func TestRestartedRaidHostDoesNotDisturbThePod(t *testing.T) {
+	s := run(t)
+	if len(s.sims) == 0 {
+		t.Skip("real targets are not killed by this test: that is for the fault matrix")
 	}
+	c := newClaim(t, s, "ext4", nil)
+	c.publish()
+	var host *sim.Node
+	for _, node := range s.sims {
+		if node.Name() == s.raidHost(t) {
+			host = node
+		}
+	}
+	written := c.writeFiles()
+	host.Kill()
+	must(t, host.Restart())
+	c.wantFiles(<-written)
+	c.unpublish()
+	c.publish()
+	s.guest(t, "ls "+c.pod+"/f149")
 	c.unpublish()
 	c.delete()
 	s.wantNothingLeft(t)

@@ -146,8 +146,13 @@ func serveRun(conn net.Conn, c *Command) {
 		_ = out.send(frameNotFound, []byte(err.Error()))
 		return
 	}
-	go steer(conn, stdin, cmd.Process.Pid)
+	ended, hungUp := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(hungUp)
+		steer(conn, stdin, cmd.Process.Pid, ended)
+	}()
 	err = cmd.Wait()
+	close(ended)
 	code := cmd.ProcessState.ExitCode()
 	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		code = 128 + int(ws.Signal())
@@ -156,17 +161,25 @@ func serveRun(conn net.Conn, c *Command) {
 		fmt.Fprintf(cmd.Stderr, "agent: %v\n", err)
 	}
 	_ = out.send(frameExit, []byte(strconv.Itoa(code)))
+	// The other side hangs up. Doing it here, with input unread, would reset the
+	// connection and take the last frames with it.
+	<-hungUp
 }
 
-// steer passes input and signals to a command until the call ends. The end of
-// the call without the command's end kills what is left of its group.
-func steer(conn net.Conn, stdin io.WriteCloser, pid int) {
+// steer passes input and signals to a command until the call ends. The call's
+// end before the command's kills the command with its group; what a command
+// leaves behind in the background lives on.
+func steer(conn net.Conn, stdin io.WriteCloser, pid int, ended <-chan struct{}) {
 	defer stdin.Close()
 	for {
 		kind, payload, err := readFrame(conn)
 		switch {
 		case err != nil:
-			_ = syscall.Kill(-pid, syscall.SIGKILL)
+			select {
+			case <-ended: // its number may be another's by now
+			default:
+				_ = syscall.Kill(-pid, syscall.SIGKILL)
+			}
 			return
 		case kind == frameSignal && len(payload) == 1:
 			_ = syscall.Kill(-pid, syscall.Signal(payload[0]))
