@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,8 @@ type bench struct {
 	machine *userspace.Machine
 	// fault, if not nil, is asked by the machine.
 	fault userspace.Fault
+	// formatted says that something was written by a mkfs.
+	formatted atomic.Bool
 }
 
 func newBench(t *testing.T, nodes int, o cluster.Options) *bench {
@@ -41,6 +44,9 @@ func newBench(t *testing.T, nodes int, o cluster.Options) *bench {
 	b := &bench{Cluster: cluster.New(t, nodes, o), t: t}
 	var err error
 	b.machine, err = userspace.New(userspace.Options{Dir: filepath.Join(b.Dir, "dev"), Fault: func(op userspace.Op, at userspace.Moment) error {
+		if op == userspace.OpFormat && at == userspace.Midway {
+			b.formatted.Store(true)
+		}
 		if err := o.Steps.Machine(op, at); err != nil || b.fault == nil {
 			return err
 		}

@@ -35,28 +35,32 @@ func (b *bench) setFileSystem(id string, fs volume.FileSystem) {
 	b.must(b.Store.Update(b.t.Context(), v))
 }
 
-// failing makes an operation of the machine fail at a moment, and notes whether anything was formatted.
-func (b *bench) failing(op userspace.Op, at userspace.Moment, err error) (formatted *bool) {
-	formatted = new(bool)
+// failing makes an operation of the machine fail at a moment.
+func (b *bench) failing(op userspace.Op, at userspace.Moment, err error) {
 	b.fault = func(gotOp userspace.Op, gotAt userspace.Moment) error {
-		if gotOp == userspace.OpFormat && gotAt == userspace.Midway {
-			*formatted = true
-		}
 		if gotOp == op && gotAt == at {
 			return err
 		}
 		return nil
 	}
-	return formatted
+}
+
+// wantUnformatted fails the test if anything was formatted since formatted was last reset.
+func (b *bench) wantUnformatted() {
+	b.t.Helper()
+	if b.formatted.Load() {
+		b.t.Error("it was formatted")
+	}
 }
 
 func TestDeviceThatCantBeProbedIsNotFormatted(t *testing.T) {
 	b := newBench(t, 2, cluster.Options{})
 	id := b.published("unreadable")
-	formatted := b.failing(userspace.OpProbe, userspace.Before, errDisk)
+	b.failing(userspace.OpProbe, userspace.Before, errDisk)
 	wantError(t, b.stage(id), errDisk)
-	if *formatted || b.Record(id).FileSystem.State != volume.FileSystemNone {
-		t.Errorf("formatted: %t, on record: %+v", *formatted, b.Record(id).FileSystem)
+	b.wantUnformatted()
+	if fs := b.Record(id).FileSystem; fs.State != volume.FileSystemNone {
+		t.Errorf("on record: %+v", fs)
 	}
 	b.fault = nil
 	b.must(b.stage(id))
@@ -67,12 +71,12 @@ func TestForeignContentIsNotFormatted(t *testing.T) {
 	id := b.published("foreign")
 	foreign := slices.Repeat([]byte{0x11}, 4096)
 	b.device(id, func(f *userspace.File) { b.must(f.WriteAt(within(t), foreign, 64<<10)) })
-	formatted := b.failing("", "", nil)
 	wantError(t, b.stage(id), volume.ErrPrecondition)
 	b.must(b.unstage(id))
 	got := make([]byte, 4096)
 	b.device(id, func(f *userspace.File) { b.must(f.ReadAt(within(t), got, 64<<10)) })
-	if *formatted || !slices.Equal(got, foreign) {
+	b.wantUnformatted()
+	if !slices.Equal(got, foreign) {
 		t.Error("what was on the device is gone")
 	}
 }
@@ -85,11 +89,9 @@ func TestVolumeThatLostItsFileSystemIsNotFormattedAgain(t *testing.T) {
 	b.device(id, func(f *userspace.File) {
 		b.must(f.WriteAt(within(t), make([]byte, f.SizeBytes()), 0))
 	})
-	formatted := b.failing("", "", nil)
+	b.formatted.Store(false)
 	wantError(t, b.stage(id), volume.ErrPrecondition)
-	if *formatted {
-		t.Error("it was formatted")
-	}
+	b.wantUnformatted()
 }
 
 func TestCrashInMkfsIsFinishedByTheNextStage(t *testing.T) {
@@ -117,10 +119,11 @@ func TestFileSystemMadeButNotOnRecordIsKept(t *testing.T) {
 	b.must(b.unpublish(id))
 	b.must(b.unstage(id))
 	b.setFileSystem(id, volume.FileSystem{Type: "ext4", State: volume.FileSystemMaking})
-	formatted := b.failing("", "", nil)
+	b.formatted.Store(false)
 	b.must(b.stage(id))
-	if *formatted || b.Record(id).FileSystem.State != volume.FileSystemMade {
-		t.Errorf("formatted again: %t, on record: %+v", *formatted, b.Record(id).FileSystem)
+	b.wantUnformatted()
+	if fs := b.Record(id).FileSystem; fs.State != volume.FileSystemMade {
+		t.Errorf("on record: %+v", fs)
 	}
 }
 

@@ -175,6 +175,9 @@ func TestConnectThatSomebodyElseHasMadeIsSuccess(t *testing.T) {
 		k.namespace(testNQN, k.controller(testNQN, addressA, StateLive), testUUID, ANAOptimized)
 		return unix.EALREADY
 	}
+	if err := h.connectOnce(testTarget(addressA), addressA); err != nil {
+		t.Error(err)
+	}
 	if _, err := h.Connect(t.Context(), testTarget(addressA)); err != nil {
 		t.Error(err)
 	}

@@ -28,16 +28,16 @@ func TestNewSizeIsReadAfterARescan(t *testing.T) {
 	live := k.controller(testNQN, addressA, StateLive)
 	away := k.controller(testNQN, addressB, StateConnecting)
 	k.namespace(testNQN, live, testUUID, ANAOptimized)
-	if d, err := h.WaitSize(t.Context(), testNQN, testUUID, 1<<20); err != nil || d.SizeBytes != 1<<20 || len(k.rescans) != 0 {
-		t.Errorf("nothing to wait for: %+v, %v, rescans %v", d, err, k.rescans)
+	if d, err := h.WaitSize(t.Context(), testNQN, testUUID, 1<<20); err != nil || d.SizeBytes != 1<<20 || k.rescanned(live) != 0 {
+		t.Errorf("nothing to wait for: %+v, %v, %d rescans", d, err, k.rescanned(live))
 	}
 	if _, err := h.WaitSize(soon(t), testNQN, testUUID, 2<<20); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a size that does not come: %v", err)
 	}
 	k.onRescan = func() { k.set("class/nvme-subsystem/nvme-subsys0/nvme0n1/size", "4096") }
 	d, err := h.WaitSize(t.Context(), testNQN, testUUID, 2<<20)
-	if err != nil || d.SizeBytes != 2<<20 || k.rescans[live] != 2 || k.rescans[away] != 0 {
-		t.Errorf("got %+v, %v, rescans %v", d, err, k.rescans)
+	if err != nil || d.SizeBytes != 2<<20 || k.rescanned(live) != 2 || k.rescanned(away) != 0 {
+		t.Errorf("got %+v, %v, %d rescans", d, err, k.rescanned(live))
 	}
 }
 

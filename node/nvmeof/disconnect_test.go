@@ -56,23 +56,22 @@ func TestBlockedDeletionIsReportedAndJoined(t *testing.T) {
 		}
 	}
 	close(release)
-	if err := h.Disconnect(t.Context(), testNQN); err != nil || k.deletes[name] != 1 {
-		t.Errorf("%d deletions, %v", k.deletes[name], err)
+	if err := h.Disconnect(t.Context(), testNQN); err != nil || k.deleted(name) != 1 {
+		t.Errorf("%d deletions, %v", k.deleted(name), err)
 	}
 }
 
 func TestControllerStillBeingMadeIsDeletedOnceItCanBe(t *testing.T) {
 	k, h := newKernel(t, true)
-	tries := 0
+	name := k.controller(testNQN, addressA, StateConnecting)
 	k.onDelete = func(string) error {
-		if tries++; tries < 4 {
+		if k.deleted(name) < 4 {
 			return unix.EBUSY
 		}
 		return nil
 	}
-	k.controller(testNQN, addressA, StateConnecting)
-	if err := h.Disconnect(t.Context(), testNQN); err != nil || tries != 4 {
-		t.Errorf("%d tries, %v", tries, err)
+	if err := h.Disconnect(t.Context(), testNQN); err != nil || k.deleted(name) != 4 {
+		t.Errorf("%d tries, %v", k.deleted(name), err)
 	}
 }
 
@@ -123,8 +122,8 @@ func TestNothingIsAbsentWhileAControllerCannotBeRead(t *testing.T) {
 func TestNameThatChangedHandsIsNotDeleted(t *testing.T) {
 	k, h := newKernel(t, true)
 	stale := Controller{Name: k.controller(testNQN+"0", addressA, StateLive), NQN: testNQN, Address: addressA}
-	if err := h.deleteController(stale); err != nil || k.deletes[stale.Name] != 0 {
-		t.Errorf("%d deletions, %v", k.deletes[stale.Name], err)
+	if err := h.deleteController(stale); err != nil || k.deleted(stale.Name) != 0 {
+		t.Errorf("%d deletions, %v", k.deleted(stale.Name), err)
 	}
 }
 
@@ -157,7 +156,7 @@ func TestOtherTransportsAreNotOurs(t *testing.T) {
 	if left, err := h.Controllers(""); err != nil || len(left) != 0 {
 		t.Errorf("got %+v, %v", left, err)
 	}
-	if err := h.Disconnect(t.Context(), testNQN); err != nil || k.deletes[name] != 0 {
-		t.Errorf("%d deletions, %v", k.deletes[name], err)
+	if err := h.Disconnect(t.Context(), testNQN); err != nil || k.deleted(name) != 0 {
+		t.Errorf("%d deletions, %v", k.deleted(name), err)
 	}
 }

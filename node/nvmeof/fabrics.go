@@ -60,10 +60,11 @@ func (h *Host) connectOnce(t Target, address string) error {
 	if err := h.greet(ctx, address); err != nil {
 		return fmt.Errorf("connect %s at %s: %w", t.NQN, address, err)
 	}
-	if _, err := h.connectKernel(options); err != nil {
-		return fmt.Errorf("connect %s at %s: %w", t.NQN, address, h.explainConnect(err, options))
+	_, err = h.connectKernel(options)
+	if err == nil || errors.Is(err, unix.EALREADY) {
+		return nil // in the latter case it is connected, or connecting, to that address already
 	}
-	return nil
+	return fmt.Errorf("connect %s at %s: %w", t.NQN, address, h.explainConnect(err, options))
 }
 
 // writeFabrics hands a connect line to the kernel and blocks until the
@@ -86,8 +87,7 @@ func (h *Host) writeFabrics(options string) (string, error) {
 }
 
 // explainConnect turns the kernel's answer to a connect line into one of our
-// errors. An errno is all that it gives; more is in the kernel's log. It answers
-// nil for EALREADY: that address is connected or connecting already.
+// errors. An errno is all that it gives; more is in the kernel's log.
 func (h *Host) explainConnect(err error, options string) error {
 	is := func(errnos ...unix.Errno) bool {
 		for _, e := range errnos {
@@ -98,8 +98,6 @@ func (h *Host) explainConnect(err error, options string) error {
 		return false
 	}
 	switch {
-	case is(unix.EALREADY):
-		return nil
 	case errors.Is(err, fs.ErrNotExist), is(unix.ENODEV, unix.ENXIO):
 		return fmt.Errorf("%w (%w)", ErrModuleMissing, err)
 	case is(unix.ECONNREFUSED, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ECONNRESET, unix.EPIPE):

@@ -34,6 +34,7 @@ type kernel struct {
 	root      string
 	multipath bool
 
+	tree      sync.Mutex // held while a controller with all below it comes or goes
 	mu        sync.Mutex
 	connects  []string            // connect lines, in order
 	deletes   map[string]int      // by controller
@@ -165,6 +166,8 @@ func (k *kernel) connect(line string) (string, error) {
 		key, value, _ := strings.Cut(o, "=")
 		option[key] = value
 	}
+	k.tree.Lock()
+	defer k.tree.Unlock()
 	name := k.controller(option["nqn"], option["traddr"]+":"+option["trsvcid"], StateLive)
 	if onConnect != nil {
 		onConnect(name)
@@ -218,6 +221,8 @@ func (a *attribute) Write(b []byte) (int, error) {
 			return 0, err
 		}
 	}
+	k.tree.Lock()
+	defer k.tree.Unlock()
 	k.remove("class/nvme/" + a.controller)
 	if left, _ := os.ReadDir(k.path("class/nvme")); len(left) == 0 {
 		k.remove("class/nvme-subsystem/nvme-subsys0")
@@ -249,6 +254,20 @@ func (k *kernel) count() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return len(k.connects)
+}
+
+// deleted is how often the deletion of a controller was asked for.
+func (k *kernel) deleted(name string) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.deletes[name]
+}
+
+// rescanned is how often a rescan was.
+func (k *kernel) rescanned(name string) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.rescans[name]
 }
 
 func testTarget(addresses ...string) Target {

@@ -26,8 +26,9 @@ import (
 // Pool is the name of each node's lvstore.
 const Pool = "pool"
 
-// StallBudget is the replica stall budget that the nodes are configured for, and that volumes of tests ask for.
-const StallBudget = 10 * time.Second
+// StallBudget is the replica stall budget that the nodes are configured for, and that volumes of tests ask for. It is a long one: no
+// test waits for it, and with a short one keep-alives expire on a machine that is busy with other tests.
+const StallBudget = 25 * time.Second
 
 // Options say what cluster to make. The zero value is right for most tests.
 type Options struct {

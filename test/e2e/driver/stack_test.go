@@ -2,7 +2,8 @@
 
 // Package driver runs the whole driver for real: the controller as a process on this machine, the node service as a process on a
 // Linux kernel in a virtual machine, mutual TLS between them, and SPDK targets: simulated ones, or with SPDK_RPC_SOCK=a.sock,b.sock,...
-// real ones, which must have an lvstore each and a TCP transport.
+// real ones, which must have an lvstore each and a TCP transport, and run in a network namespace that has the
+// address and that the tests are started in.
 package driver
 
 import (
@@ -14,6 +15,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"flag"
 	"fmt"
 	"math/big"
 	"net"
@@ -42,7 +44,10 @@ const (
 	nodeSocket = "/run/holdfast/node.sock"
 	binaryPath = "/usr/local/bin/holdfast"
 	// long bounds what is to succeed: software emulation on a busy machine is slow.
-	long = 3 * time.Minute
+	long = 2 * time.Minute
+	// address is this machine's, for the guest and the targets alike (TEST-NET-1, RFC 5737): SPDK nodes must be the same to everyone.
+	// It is on the loopback interface of a network namespace that the tests run in.
+	address = "192.0.2.1"
 )
 
 // stack is everything that runs.
@@ -59,12 +64,37 @@ type stack struct {
 
 var shared *stack
 
+// TestMain runs the tests in a network namespace of their own, unless they are in one that has the address.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if !hasAddress() {
+		os.Exit(inNamespace())
+	}
 	code := m.Run()
 	if shared != nil {
 		shared.close()
 	}
 	os.Exit(code)
+}
+
+func hasAddress() bool {
+	l, err := net.Listen("tcp", address+":0")
+	if err == nil {
+		_ = l.Close()
+	}
+	return err == nil
+}
+
+// inNamespace runs this program again, in a new network namespace, and returns its exit status.
+func inNamespace() int {
+	script := "ip link set lo up && ip address add " + address + "/32 dev lo && exec \"$0\" \"$@\""
+	again := exec.Command("unshare", append([]string{"--net", "sh", "-c", script}, os.Args...)...)
+	again.Stdout, again.Stderr = os.Stdout, os.Stderr
+	if err := again.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "run in a network namespace (this needs root and iproute2):", err)
+		return 1
+	}
+	return 0
 }
 
 // closers end what the stack is made of, the last first.
@@ -107,14 +137,13 @@ func must(t *testing.T, err error) {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address+":0")
 	must(t, err)
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// startTargets makes three simulated SPDK nodes, or takes the real ones that SPDK_RPC_SOCK names. They listen on the loopback
-// interface, which the guest reaches as vm.HostAddress.
+// startTargets makes three simulated SPDK nodes, or takes the real ones that SPDK_RPC_SOCK names.
 func (s *stack) startTargets(t *testing.T) {
 	var sockets []string
 	if real := os.Getenv("SPDK_RPC_SOCK"); real != "" {
@@ -124,7 +153,7 @@ func (s *stack) startTargets(t *testing.T) {
 	}
 	for i, socket := range sockets {
 		s.nodes = append(s.nodes, driver.NodeConfig{
-			Name: fmt.Sprintf("n%d", i+1), RPC: "unix://" + socket, NVMf: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+			Name: fmt.Sprintf("n%d", i+1), RPC: "unix://" + socket, NVMf: fmt.Sprintf("%s:%d", address, freePort(t)),
 		})
 	}
 }
@@ -159,7 +188,7 @@ func (s *stack) startGateways(t *testing.T) {
 	for _, n := range s.nodes {
 		port := freePort(t)
 		s.gateways = append(s.gateways, port)
-		s.start(t, "gateway", "--listen", fmt.Sprintf("127.0.0.1:%d", port), "--socket", strings.TrimPrefix(n.RPC, "unix://"),
+		s.start(t, "gateway", "--listen", fmt.Sprintf("%s:%d", address, port), "--socket", strings.TrimPrefix(n.RPC, "unix://"),
 			"--cert", s.dir+"/tls.crt", "--key", s.dir+"/tls.key", "--ca", s.dir+"/ca.crt")
 	}
 }
@@ -176,16 +205,12 @@ func (s *stack) start(t *testing.T, args ...string) {
 	})
 }
 
-// config writes a configuration file. host is how its reader reaches this machine's loopback, tlsDir where it has its certificates.
-// All SPDK nodes are reached through their gateways.
-func (s *stack) config(t *testing.T, host, tlsDir string) []byte {
+// config is the configuration of a process that has its certificates in tlsDir. All SPDK nodes are reached through their gateways.
+func (s *stack) config(t *testing.T, tlsDir string) []byte {
 	t.Helper()
 	c := driver.Config{ThinOvercommit: 4, TLS: driver.TLSConfig{Cert: tlsDir + "/tls.crt", Key: tlsDir + "/tls.key", CA: tlsDir + "/ca.crt"}}
 	for i, n := range s.nodes {
-		_, port, err := net.SplitHostPort(n.NVMf)
-		must(t, err)
-		n.NVMf = net.JoinHostPort(host, port)
-		n.RPC = fmt.Sprintf("tls://%s:%d", host, s.gateways[i])
+		n.RPC = fmt.Sprintf("tls://%s:%d", address, s.gateways[i])
 		c.Nodes = append(c.Nodes, n)
 	}
 	body, err := yaml.Marshal(c)
@@ -196,9 +221,9 @@ func (s *stack) config(t *testing.T, host, tlsDir string) []byte {
 func (s *stack) startController(t *testing.T, storePort int) {
 	t.Helper()
 	config, socket := filepath.Join(s.dir, "config.yaml"), filepath.Join(s.dir, "c.sock")
-	must(t, os.WriteFile(config, s.config(t, "127.0.0.1", s.dir), 0o600))
+	must(t, os.WriteFile(config, s.config(t, s.dir), 0o600))
 	s.start(t, "controller", "--config", config, "--endpoint", "unix://"+socket, "--store", "bolt://"+filepath.Join(s.dir, "volumes.db"),
-		"--serve-store", fmt.Sprintf("tls://127.0.0.1:%d", storePort), "-v", "2")
+		"--serve-store", fmt.Sprintf("tls://%s:%d", address, storePort), "-v", "2")
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)
 	closers = append(closers, func() { _ = conn.Close() })
@@ -222,7 +247,7 @@ func (s *stack) startNode(t *testing.T, storePort int) {
 	closers = append(closers, func() { _ = machine.Close() })
 	ctx, cancel := context.WithTimeout(t.Context(), long)
 	defer cancel()
-	files := map[string][]byte{"/etc/holdfast/config.yaml": s.config(t, vm.HostAddress, "/etc/holdfast"), "/etc/machine-id": []byte("e2e\n")}
+	files := map[string][]byte{"/etc/holdfast/config.yaml": s.config(t, "/etc/holdfast"), "/etc/machine-id": []byte("e2e\n")}
 	for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
 		files["/etc/holdfast/"+name], err = os.ReadFile(filepath.Join(s.dir, name))
 		must(t, err)
@@ -230,9 +255,9 @@ func (s *stack) startNode(t *testing.T, storePort int) {
 	for path, body := range files {
 		must(t, machine.WriteFile(ctx, path, body, 0o600))
 	}
-	s.guest(t, "mkdir -p /run/holdfast /mnt")
+	s.guest(t, "mkdir -p /run/holdfast /mnt && ip route add default via "+vm.HostAddress)
 	_, err = machine.Start(context.Background(), agent.Command{Args: []string{
-		binaryPath, "node", "--node-id", nodeName, "--endpoint", "unix://" + nodeSocket, "--store", fmt.Sprintf("tls://%s:%d", vm.HostAddress, storePort), "-v", "2",
+		binaryPath, "node", "--node-id", nodeName, "--endpoint", "unix://" + nodeSocket, "--store", fmt.Sprintf("tls://%s:%d", address, storePort), "-v", "2",
 	}}, agent.Streams{Stdout: os.Stderr, Stderr: os.Stderr})
 	must(t, err)
 	conn, err := grpc.NewClient("passthrough:///guest", s.guestOptions()...)
@@ -368,7 +393,7 @@ func makeCertificates(t *testing.T, dir string) {
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "holdfast"}, NotBefore: now.Add(-24 * time.Hour), NotAfter: now.Add(24 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.ParseIP("127.0.0.1"), net.ParseIP(vm.HostAddress)},
+		IPAddresses: []net.IP{net.ParseIP(address)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, &key.PublicKey, caKey)
 	must(t, err)
