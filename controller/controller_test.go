@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/go-logr/logr/testr"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"github.com/holdfast-csi/holdfast/controller"
@@ -55,7 +57,7 @@ func (b *bench) must(err error) {
 
 // within bounds what a CSI call of a test may take.
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(klog.NewContext(t.Context(), testr.New(t)), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/go-logr/logr/testr"
 	"github.com/google/uuid"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"github.com/holdfast-csi/holdfast/node"
@@ -77,7 +79,7 @@ func (b *bench) must(err error) {
 }
 
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(klog.NewContext(t.Context(), testr.New(t)), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -69,6 +69,7 @@ var operations = map[string]operation{
 	}),
 
 	"Probe":  func(s *Service, ctx context.Context, a Args) (any, error) { return s.mount.Probe(ctx, a.Device) },
+	"InUse":  func(s *Service, ctx context.Context, a Args) (any, error) { return s.mount.InUse(ctx, a.Device) },
 	"Stats":  func(s *Service, ctx context.Context, a Args) (any, error) { return s.mount.Stats(ctx, a.Path) },
 	"Mounts": func(s *Service, _ context.Context, a Args) (any, error) { return s.mount.Mounts(a.Path) },
 	"ReadOnly": func(s *Service, _ context.Context, a Args) (any, error) {
