@@ -10,6 +10,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/holdfast-csi/holdfast/spdk"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 	"github.com/holdfast-csi/holdfast/test/cluster"
 )
@@ -17,9 +18,19 @@ import (
 // kill ends a node's SPDK process; it starts again, with its disks, when the test ends at the latest.
 func (b *bench) kill(node string) { b.Sim(node).Kill() }
 
+// start starts a node's process again, and has the driver find out that its connection was the old process's.
 func (b *bench) start(node string) {
 	b.t.Helper()
 	b.must(b.Sim(node).Restart())
+	n, err := b.Node(node)
+	b.must(err)
+	for {
+		_, err := n.Version(within(b.t))
+		if err == nil {
+			return
+		}
+		wantError(b.t, err, spdk.ErrUnreachable)
+	}
 }
 
 // on returns the replica that a volume has on a node.

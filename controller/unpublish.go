@@ -94,7 +94,7 @@ func (s *Server) recordMembers(ctx context.Context, v *volume.Volume) (*volume.V
 	health, err := node.Health(ctx)
 	if err != nil {
 		klog.FromContext(ctx).V(2).Info("Raid host can't be asked about its legs", "volumeID", v.ID, "node", node.Name, "err", err)
-		return v, nil //nolint:nilerr // the caller finds out by itself whether it answers
+		return v, nil
 	}
 	return s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
 		if v.Assembly == nil {

@@ -36,6 +36,7 @@ type FileSystems interface {
 	Probe(ctx context.Context, device string) (mount.Content, error)
 	Format(ctx context.Context, device string, o mount.FormatOptions) error
 	Stats(ctx context.Context, path string) (mount.Usage, error)
+	InUse(ctx context.Context, device string) (bool, error)
 }
 
 // Mounts mounts and unmounts. *mount.Mounter is the real one.

@@ -48,8 +48,8 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 		return err
 	}
 	if nqn != "" {
-		if err := s.fabrics.Disconnect(ctx, nqn); err != nil {
-			return fmt.Errorf("detach: %w", err)
+		if err := s.detach(ctx, nqn, st); err != nil {
+			return err
 		}
 	}
 	if err := s.watcher.last(ctx, id); err != nil {
@@ -63,6 +63,27 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 		return err
 	}
 	klog.FromContext(ctx).V(2).Info("Volume unstaged", "volumeID", id, "path", path)
+	return nil
+}
+
+// detach disconnects a volume whose device nothing holds any more. umount takes a file system off mountinfo before it has written
+// back what is dirty: as long as it hasn't, the device is in use although nothing is mounted.
+func (s *Server) detach(ctx context.Context, nqn string, st *staged) error {
+	if st != nil {
+		device, err := s.fabrics.Device(ctx, nqn, st.UUID)
+		if err == nil {
+			inUse, err := s.fs.InUse(ctx, device.Path)
+			if err != nil {
+				return fmt.Errorf("detach: %w", err)
+			}
+			if inUse {
+				return fmt.Errorf("%w: device %s is still held, by a file system that is being written back or by a process; it stays attached", volume.ErrBusy, device.Path)
+			}
+		}
+	}
+	if err := s.fabrics.Disconnect(ctx, nqn); err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
 	return nil
 }
 

@@ -136,3 +136,12 @@ func (m *Machine) Stats(_ context.Context, path string) (mount.Usage, error) {
 		return mount.Usage{TotalBytes: total, UsedBytes: reservedBytes, AvailableBytes: total - reservedBytes, TotalInodes: 1, UsedInodes: 1}, nil
 	})
 }
+
+// InUse implements node.FileSystems: a device is in use while something is mounted from it.
+func (m *Machine) InUse(_ context.Context, device string) (bool, error) {
+	d, err := m.device(device)
+	if err != nil {
+		return false, err
+	}
+	return m.uses(d), nil
+}

@@ -29,7 +29,7 @@ import (
 // HostAddress is the machine's 127.0.0.1 as the guest sees it.
 const HostAddress = "10.0.2.2"
 
-// ErrNotPrepared: Prepare has not run.
+// ErrNotPrepared says that Prepare has not run.
 var ErrNotPrepared = errors.New("the test VM's files are missing: run `go run ./test/vm/prepare`")
 
 // Config says what machine to boot. The zero value boots one.
@@ -108,7 +108,7 @@ func (v *VM) boot(ctx context.Context, c Config, cache string) error {
 		return err
 	}
 	go func() {
-		v.err = fmt.Errorf("the virtual machine has ended: %v: %s", v.qemu.Wait(), messages.String())
+		v.err = fmt.Errorf("the virtual machine has ended: %w: %s", v.qemu.Wait(), messages.String())
 		close(v.done)
 	}()
 	return v.up(ctx)

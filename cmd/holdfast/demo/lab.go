@@ -130,8 +130,9 @@ func (l *lab) startSPDK(name string, volumeBytes int64) error {
 // freeAddresses returns addresses of this machine where nothing listens now.
 func freeAddresses(n int) ([]string, error) {
 	var addresses []string
+	var config net.ListenConfig
 	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		listener, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}

@@ -28,9 +28,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "init: this is process 1 of a test virtual machine, not for use elsewhere")
 		os.Exit(2)
 	}
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "init:", err)
-	}
+	fmt.Fprintln(os.Stderr, "init:", run())
 	// Returning would be a panic, with the same end but more noise.
 	fmt.Fprintln(os.Stderr, "init: power off:", unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF))
 }
