@@ -32,7 +32,7 @@ contract: ## Run the contract suite; with SPDK_RPC_SOCK=a.sock,b.sock,c.sock aga
 .PHONY: e2e
 e2e: ## Run the node service on a real kernel in a VM (installs what it needs when run as root on Debian)
 	go run ./test/vm/prepare
-	go test -count=1 -timeout 40m -tags e2e ./test/e2e/...
+	go test -count=1 -p 1 -timeout 40m -tags e2e ./test/vm/... ./test/e2e/...
 
 .PHONY: image
 image: ## Build and try the container image from what this machine's package sources have
