@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,22 @@ const defaultSizeBytes = 1 << 30
 type order struct {
 	name            string
 	required, limit int64
-	parameters      volume.Parameters
+	// least is what its file system needs.
+	least      int64
+	parameters volume.Parameters
+}
+
+// leastXFSBytes is the smallest device that mkfs.xfs takes (xfsprogs, mkfs/xfs_mkfs.c, validate_supported).
+const leastXFSBytes = 300 << 20
+
+// leastBytes returns the size below which a volume could not be formatted as asked for.
+func leastBytes(capabilities []*csi.VolumeCapability, p volume.Parameters) int64 {
+	for _, c := range capabilities {
+		if c.GetMount() != nil && cmp.Or(c.GetMount().GetFsType(), p.FSType) == "xfs" {
+			return leastXFSBytes
+		}
+	}
+	return 0
 }
 
 // CreateVolume implements csi.ControllerServer.
@@ -69,7 +85,9 @@ func readOrder(req *csi.CreateVolumeRequest) (order, error) {
 	if err != nil {
 		return order{}, err
 	}
-	return order{name: req.GetName(), required: required, limit: limit, parameters: parameters}, nil
+	return order{
+		name: req.GetName(), required: required, limit: limit, parameters: parameters, least: leastBytes(req.GetVolumeCapabilities(), parameters),
+	}, nil
 }
 
 // create finds the record of an earlier call or makes one, and sees to its replicas.
@@ -149,13 +167,14 @@ func (s *Server) size(ctx context.Context, o order) (int64, error) {
 			want = min(want, o.limit)
 		}
 	}
+	want = max(want, o.least)
 	const most = 1 << 60
 	if want > most {
 		return 0, status.Errorf(codes.OutOfRange, "capacity_range: %d bytes are more than any volume can have", want)
 	}
 	size := (want + unit - 1) / unit * unit
 	if o.limit > 0 && size > o.limit {
-		return 0, status.Errorf(codes.OutOfRange, "capacity_range: sizes are multiples of %d bytes, and none lies between %d and %d", unit, o.required, o.limit)
+		return 0, status.Errorf(codes.OutOfRange, "capacity_range: sizes are multiples of %d bytes, and none lies between %d and %d", unit, max(o.required, o.least), o.limit)
 	}
 	return size, nil
 }
