@@ -35,7 +35,7 @@ func TestSanity(t *testing.T) {
 	}
 	for _, access := range []string{"mount", "block"} {
 		t.Run(access, func(t *testing.T) {
-			suite := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSanity$")
+			suite := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSanity$", "-test.timeout=5m")
 			suite.Env = append(os.Environ(), accessVariable+"="+access)
 			if out, err := suite.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)

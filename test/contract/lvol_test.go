@@ -3,6 +3,7 @@ package contract
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/holdfast-csi/holdfast/spdk"
@@ -134,4 +135,33 @@ func TestLvolNamesHaveAtMost63Characters(t *testing.T) {
 		t.Error("a name of 64 characters was accepted")
 		ok(t, tg.DeleteLvol(t.Context(), spec.LvStore, spec.Name))
 	}
+}
+
+// Clusters are given out as they are. On a disk that can't unmap, as an aio bdev without fallocate, only zeroes that are written
+// when an lvol is deleted keep its data from the next one's owner.
+func TestDeletedLvolLeavesNothingForTheNext(t *testing.T) {
+	tg := targets(t, 1)[0]
+	if tg.lvs.ClusterBytes < 4*mib {
+		t.Skipf("clusters of %d bytes hold one place each", tg.lvs.ClusterBytes)
+	}
+	use := func(seed uint64) (spdk.Lvol, spdk.Export, *host) {
+		l := newLvol(t, tg, tg.lvs.ClusterBytes)
+		e := exportLvol(t, l, userNQN)
+		export(t, tg, e)
+		h := mustConnect(t, e, userNQN)
+		h.write(seed)
+		return l, e, h
+	}
+	const first, second = 1, 3 // the seeds' places lie apart in the one cluster
+	l, e, h := use(first)
+	ok(t, h.Close())
+	ok(t, tg.Unexport(t.Context(), e.NQN))
+	ok(t, tg.DeleteLvol(t.Context(), l.LvStore, l.Name))
+	_, _, h = use(second)
+	p := make([]byte, ioSize)
+	ok(t, h.Read(t.Context(), 1, p, place(first)))
+	if !slices.Equal(p, make([]byte, ioSize)) {
+		t.Error("a new lvol reads what a deleted one held")
+	}
+	ok(t, h.Close())
 }

@@ -24,7 +24,7 @@ type replica struct {
 // newLvol makes a thin lvol.
 func newLvol(t *testing.T, on *target, size int64) spdk.Lvol {
 	t.Helper()
-	spec := spdk.LvolSpec{LvStore: on.lvs.Name, Name: unique(), SizeBytes: size, Thin: true}
+	spec := spdk.LvolSpec{LvStore: on.lvs.Name, Name: unique(), SizeBytes: size, Thin: true, ClearMethod: spdk.ClearWriteZeroes}
 	l, err := on.CreateLvol(t.Context(), spec)
 	ok(t, err)
 	atEnd(t, "delete lvol", func(ctx context.Context) error { return on.DeleteLvol(ctx, spec.LvStore, spec.Name) })
