@@ -126,7 +126,7 @@ func (s *Server) own(ctx context.Context, id string) (*volume.Volume, error) {
 // reads must agree:
 //
 //	on record   device reads blank   device reads as asked   device reads otherwise
-//	none        make it              put it on record        refuse
+//	none        make it              refuse: not ours        refuse
 //	making      make it              put it on record        make it: a mkfs of ours was cut short, nothing was ever mounted
 //	made        refuse: data lost    use it                  refuse
 func (s *Server) ensureFileSystem(ctx context.Context, v *volume.Volume, device, fsType string, readOnly bool) error {
@@ -142,8 +142,10 @@ func (s *Server) ensureFileSystem(ctx context.Context, v *volume.Volume, device,
 		return nil
 	case made && content.Blank:
 		return fmt.Errorf("%w: device %s reads blank, but the record says that it was formatted as %s; its data seems to be lost, and it is not formatted again", volume.ErrPrecondition, device, fsType)
-	case content.FSType == fsType:
+	case content.FSType == fsType && v.FileSystem.State == volume.FileSystemMaking:
 		return s.recordFileSystem(ctx, v.ID, volume.FileSystem{Type: fsType, State: volume.FileSystemMade})
+	case content.FSType == fsType:
+		return fmt.Errorf("%w: device %s holds a %s that the record knows nothing of, which may be what another volume has left in the same place; it is neither used nor formatted", volume.ErrPrecondition, device, fsType)
 	case made || !content.Blank && v.FileSystem.State != volume.FileSystemMaking:
 		return fmt.Errorf("%w: device %s holds %s, asked for is %s; it is not formatted, so as not to lose what is there", volume.ErrPrecondition, device, describe(content), fsType)
 	case readOnly:
