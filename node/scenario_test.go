@@ -127,6 +127,18 @@ func TestFileSystemMadeButNotOnRecordIsKept(t *testing.T) {
 	}
 }
 
+// Clusters can hold what another volume has left in them: a file system that the record knows nothing of is nobody's to mount.
+func TestFileSystemThatTheRecordDoesNotKnowIsRefused(t *testing.T) {
+	b := newBench(t, 2, cluster.Options{})
+	id := b.published("unknown")
+	b.must(b.stage(id))
+	b.must(b.unstage(id))
+	b.setFileSystem(id, volume.FileSystem{})
+	b.formatted.Store(false)
+	wantError(t, b.stage(id), volume.ErrPrecondition)
+	b.wantUnformatted()
+}
+
 func TestOtherFileSystemThanTheOneMadeIsRefused(t *testing.T) {
 	b := newBench(t, 2, cluster.Options{})
 	id := b.published("xfs")

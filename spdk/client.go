@@ -101,15 +101,8 @@ func (c *Client) Call(ctx context.Context, method string, params, result any) er
 	if logger.Enabled() {
 		logger.Info("SPDK call", "address", c.address, "method", method, "params", redact(encoded))
 	}
-	cn, err := c.connection(ctx)
+	answer, err := c.exchange(ctx, method, encoded)
 	if err != nil {
-		return fmt.Errorf("%s at %s: %w: %w", method, c.address, ErrUnreachable, err)
-	}
-	answer, err := cn.roundTrip(ctx, method, encoded)
-	if err != nil {
-		if errors.Is(err, errSilent) {
-			c.retire(cn)
-		}
 		return fmt.Errorf("%s at %s: %w", method, c.address, err)
 	}
 	if logger.Enabled() {
@@ -128,6 +121,25 @@ func (c *Client) Call(ctx context.Context, method string, params, result any) er
 		return fmt.Errorf("%s at %s: %w: the result is not what the method promises: %w", method, c.address, ErrUnknownOutcome, err)
 	}
 	return nil
+}
+
+// exchange sends a request and waits for its answer. A connection that its peer has closed, as SPDK does when it ends, may be noticed
+// only by the attempt to send: then nothing was sent, and a new connection is tried once.
+func (c *Client) exchange(ctx context.Context, method string, params json.RawMessage) (wireAnswer, error) {
+	for first := true; ; first = false {
+		cn, err := c.connection(ctx)
+		if err != nil {
+			return wireAnswer{}, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+		answer, err := cn.roundTrip(ctx, method, params)
+		notSent := errors.Is(err, ErrUnreachable)
+		if notSent || errors.Is(err, errSilent) {
+			c.retire(cn)
+		}
+		if !notSent || !first || ctx.Err() != nil {
+			return answer, err
+		}
+	}
 }
 
 func encodeParams(params any) (json.RawMessage, error) {

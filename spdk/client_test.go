@@ -376,6 +376,22 @@ func TestReconnectsAfterTheServerHasGone(t *testing.T) {
 	}
 }
 
+// SPDK ends after each answer: a call that meets the end of the connection before it was sent goes over a new one.
+func TestConnectionThatEndedBetweenCallsIsNoError(t *testing.T) {
+	s := serve(t, func(_ int, c *serverConn) {
+		if r, ok := c.next(); ok {
+			c.send(`{"jsonrpc":"2.0","id":%s,"result":%q}`, r.ID, r.Method)
+		}
+	})
+	c := dialTest(t, s)
+	for range 300 {
+		_, err := callString(t.Context(), c, "a")
+		if errors.Is(err, ErrUnreachable) {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestDialRefusesAddressesAndOptionsItCannotUse(t *testing.T) {
 	files := TLSFiles{CertFile: "c", KeyFile: "k", CAFile: "a"}
 	for address, files := range map[string]TLSFiles{
