@@ -30,11 +30,8 @@ func (wv *watchedVolume) isGone(health spdk.Health) bool {
 func (w *watcher) repair(ctx context.Context, wv *watchedVolume) {
 	ctx, cancel := context.WithTimeout(ctx, timeouts.CSI)
 	defer cancel()
-	wv.mu.Lock()
-	id := wv.record.ID
-	wv.mu.Unlock()
-	logger := klog.FromContext(ctx).WithValues("volumeID", id)
-	if err := w.makeAgain(ctx, id); err != nil {
+	logger := klog.FromContext(ctx).WithValues("volumeID", wv.id)
+	if err := w.makeAgain(ctx, wv.id); err != nil {
 		logger.Info("Raid is gone from its raid host and can't be made again yet", "err", err)
 	} else {
 		logger.Info("Raid was gone from its raid host and is made again")

@@ -36,6 +36,8 @@ type watcher struct {
 
 // watchedVolume is one staged volume. Its mutex is held while its record is compared and written.
 type watchedVolume struct {
+	id string
+
 	mu          sync.Mutex
 	record      *volume.Volume
 	readAt      time.Time
@@ -69,7 +71,7 @@ func (w *watcher) add(id string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.watched[id] == nil {
-		w.watched[id] = &watchedVolume{steadySince: map[string]time.Time{}}
+		w.watched[id] = &watchedVolume{id: id, steadySince: map[string]time.Time{}}
 	}
 }
 
@@ -185,8 +187,11 @@ func (w *watcher) judge(wv *watchedVolume, v *volume.Volume, health spdk.Health)
 func (w *watcher) record(ctx context.Context, wv *watchedVolume, health spdk.Health) error {
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
+	if wv.record == nil {
+		return nil // given back meanwhile
+	}
 	number := wv.record.Assembly.Number
-	v, err := volume.Modify(ctx, w.server.store, wv.record.ID, func(v *volume.Volume) (bool, error) {
+	v, err := volume.Modify(ctx, w.server.store, wv.id, func(v *volume.Volume) (bool, error) {
 		if v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Number != number {
 			return false, nil
 		}
@@ -198,7 +203,7 @@ func (w *watcher) record(ctx context.Context, wv *watchedVolume, health spdk.Hea
 		return len(changes) > 0, nil
 	})
 	if err != nil {
-		return fmt.Errorf("put the state of the replicas of volume %s on record: %w", wv.record.ID, err)
+		return fmt.Errorf("put the state of the replicas of volume %s on record: %w", wv.id, err)
 	}
 	wv.record, wv.readAt = v, w.clock.Now()
 	return nil

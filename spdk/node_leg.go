@@ -108,7 +108,7 @@ func (n *Node) Leg(ctx context.Context, controller string) (LegState, error) {
 	case err != nil:
 		return LegState{}, n.wrap(err, "look up NVMe controller %s", controller)
 	}
-	b, err := n.bdev(ctx, controller+firstNamespace)
+	b, err := n.bdev(ctx, LegBdev(controller))
 	switch {
 	case isNotFound(err):
 		return legState(controller, found[0].Ctrlrs[0], nil), nil
@@ -118,8 +118,8 @@ func (n *Node) Leg(ctx context.Context, controller string) (LegState, error) {
 	return legState(controller, found[0].Ctrlrs[0], []Bdev{b}), nil
 }
 
-// firstNamespace follows a controller's name in the name of the bdev of its first namespace, which is the only one of an export.
-const firstNamespace = "n1"
+// LegBdev returns the name of a leg's bdev: its controller's first namespace, which is the only one of an export.
+func LegBdev(controller string) string { return controller + "n1" }
 
 // AttachLeg attaches a replica, or finds it attached. A controller of that name that is
 // attached to something else, or is being deleted, is detached first, unless a raid uses

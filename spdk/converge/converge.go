@@ -226,7 +226,7 @@ func (c *Converger) assemble(ctx context.Context, v *volume.Volume, node *Node) 
 	}
 	legs := make([]string, 0, len(good))
 	for _, id := range good {
-		legs = append(legs, v.LegController(*v.Replica(id))+firstNamespace)
+		legs = append(legs, spdk.LegBdev(v.LegController(*v.Replica(id))))
 	}
 	_, err := node.AssembleRaid(ctx, spdk.RaidSpec{
 		Name: v.RaidName(), UUID: v.RaidUUID(), Slots: max(v.Parameters.Replicas, len(legs)) + 1, Legs: legs,

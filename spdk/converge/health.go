@@ -20,12 +20,9 @@ func LegHealth(v *volume.Volume, h spdk.Health) (legs map[string]volume.LegHealt
 		}
 		controller := v.LegController(*r)
 		legs[id] = volume.LegHealth{
-			Member:    raid.Holds(controller + firstNamespace),
+			Member:    raid.Holds(spdk.LegBdev(controller)),
 			Connected: h.Controllers[controller].State == spdk.LegEnabled,
 		}
 	}
 	return legs, true
 }
-
-// firstNamespace follows a controller's name in the name of the bdev of its first namespace, the only one that a replica's export has.
-const firstNamespace = "n1"
