@@ -29,6 +29,10 @@ type Fabrics interface {
 	Disconnect(ctx context.Context, nqn string) error
 	Device(ctx context.Context, nqn string, nsUUID uuid.UUID) (nvmeof.Device, error)
 	SetReadOnly(ctx context.Context, nqn string, nsUUID uuid.UUID, readOnly bool) error
+	Paths(ctx context.Context, nqn string) ([]nvmeof.PathState, error)
+	ConnectPath(ctx context.Context, t nvmeof.Target, address string) (nvmeof.PathState, error)
+	DisconnectPath(ctx context.Context, nqn, address string) error
+	Greet(ctx context.Context, address string) error
 }
 
 // FileSystems probes, makes and measures file systems. *mount.Mounter is the real one.

@@ -20,11 +20,24 @@ const (
 	commonBytes = 8
 )
 
-// greet opens a TCP connection, says the NVMe/TCP greeting, and closes again
+// Greet says whether an NVMe/TCP target answers at address, without connecting to a subsystem. No answer within ctx wraps
+// ErrUnreachable and ctx's error.
+func (h *Host) Greet(ctx context.Context, address string) error {
+	if _, err := parseAddress(address); err != nil {
+		return err
+	}
+	return h.greet(ctx, address)
+}
+
+func greet(ctx context.Context, address string) error {
+	return GreetBy(ctx, (&net.Dialer{}).DialContext, address)
+}
+
+// GreetBy opens a TCP connection, says the NVMe/TCP greeting, and closes again
 // when it was answered. No answer wraps ctx's error. It uses the caller's network namespace, as the kernel
 // does for a connect written by the same process.
-func greet(ctx context.Context, address string) error {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+func GreetBy(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error), address string) error {
+	conn, err := dial(ctx, "tcp", address)
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("%w: no answer to a TCP connection: %w", ErrUnreachable, ctx.Err())
 	}

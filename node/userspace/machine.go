@@ -39,14 +39,18 @@ const (
 	OpDisconnect  Op = "Disconnect"
 	OpDevice      Op = "Device"
 	OpSetReadOnly Op = "SetReadOnly"
-	OpProbe       Op = "Probe"
-	OpFormat      Op = "Format"
-	OpStats       Op = "Stats"
-	OpMount       Op = "Mount"
-	OpBind        Op = "Bind"
-	OpUnmount     Op = "Unmount"
-	OpRemove      Op = "Remove"
-	OpMounts      Op = "Mounts"
+
+	OpConnectPath    Op = "ConnectPath"
+	OpDisconnectPath Op = "DisconnectPath"
+
+	OpProbe   Op = "Probe"
+	OpFormat  Op = "Format"
+	OpStats   Op = "Stats"
+	OpMount   Op = "Mount"
+	OpBind    Op = "Bind"
+	OpUnmount Op = "Unmount"
+	OpRemove  Op = "Remove"
+	OpMounts  Op = "Mounts"
 )
 
 // Moment is when in the course of an operation it may be made to fail.

@@ -20,6 +20,8 @@ const (
 	ParamFSType             = "fsType"
 	ParamReplicaStallBudget = "replicaStallBudget"
 	ParamTargetLossBudget   = "targetLossBudget"
+	ParamStandby            = "standby"
+	ParamReplaceAfter       = "replaceAfter"
 )
 
 // Limits and defaults of parameters.
@@ -27,6 +29,8 @@ const (
 	MaxReplicas     = 8
 	DefaultReplicas = 3
 	DefaultFSType   = "ext4"
+	// DefaultReplaceAfter is longer than a reboot: a replica that comes back is rebuilt where it is.
+	DefaultReplaceAfter = 10 * time.Minute
 )
 
 // reservedPrefix starts the keys that Kubernetes' sidecars add of their own; they are not ours to judge.
@@ -46,6 +50,10 @@ type Parameters struct {
 	FSType string `json:"fsType"`
 	// Budgets bound what a failure may cost.
 	Budgets timeouts.Budgets `json:"budgets"`
+	// Standby keeps a second assembly ready while the volume is in use, so that the loss of the raid host costs a short pause.
+	Standby bool `json:"standby"`
+	// ReplaceAfter is how long a lost replica may stay away before another takes its place.
+	ReplaceAfter time.Duration `json:"replaceAfter"`
 }
 
 func (p Parameters) clone() Parameters {
@@ -56,17 +64,18 @@ func (p Parameters) clone() Parameters {
 // Equal says whether two sets of parameters ask for the same volume.
 func (p Parameters) Equal(q Parameters) bool {
 	return p.Replicas == q.Replicas && p.Thin == q.Thin && p.LvStore == q.LvStore && p.FSType == q.FSType &&
-		p.Budgets == q.Budgets && maps.Equal(p.NodeSelector, q.NodeSelector)
+		p.Budgets == q.Budgets && p.Standby == q.Standby && p.ReplaceAfter == q.ReplaceAfter && maps.Equal(p.NodeSelector, q.NodeSelector)
 }
 
 // ParseParameters validates StorageClass parameters. An error names the key, the value and what it may be.
 func ParseParameters(raw map[string]string) (Parameters, error) {
-	p := Parameters{Replicas: DefaultReplicas, Thin: true, FSType: DefaultFSType, Budgets: timeouts.DefaultBudgets()}
+	p := Parameters{Replicas: DefaultReplicas, Thin: true, FSType: DefaultFSType, Budgets: timeouts.DefaultBudgets(), Standby: true, ReplaceAfter: DefaultReplaceAfter}
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
 		if err := p.set(key, raw[key]); err != nil {
 			return Parameters{}, fmt.Errorf("parameter %s=%q: %w", key, raw[key], err)
 		}
 	}
+	p.Standby = p.Standby && p.Replicas > 1
 	if _, err := timeouts.Derive(p.Budgets); err != nil {
 		return Parameters{}, fmt.Errorf("parameters %s and %s: %w", ParamReplicaStallBudget, ParamTargetLossBudget, err)
 	}
@@ -102,6 +111,12 @@ func (p *Parameters) set(key, value string) error {
 		p.Budgets.ReplicaStall, err = parseSeconds(value)
 	case ParamTargetLossBudget:
 		p.Budgets.TargetLoss, err = parseSeconds(value)
+	case ParamStandby:
+		if p.Standby, err = strconv.ParseBool(value); err != nil {
+			return fmt.Errorf("must be true or false")
+		}
+	case ParamReplaceAfter:
+		p.ReplaceAfter, err = parseSeconds(value)
 	default:
 		if !strings.HasPrefix(key, reservedPrefix) {
 			return fmt.Errorf("no such parameter; there are %s", strings.Join(knownParameters(), ", "))
@@ -114,7 +129,7 @@ func (p *Parameters) set(key, value string) error {
 func ValidFSType(s string) bool { return s == "ext4" || s == "xfs" }
 
 func knownParameters() []string {
-	return []string{ParamReplicas, ParamThin, ParamLvStore, ParamNodeSelector, ParamFSType, ParamReplicaStallBudget, ParamTargetLossBudget}
+	return []string{ParamReplicas, ParamThin, ParamLvStore, ParamNodeSelector, ParamFSType, ParamReplicaStallBudget, ParamTargetLossBudget, ParamStandby, ParamReplaceAfter}
 }
 
 // parseSelector reads "key=value,key=value".

@@ -30,7 +30,7 @@ type ReplicaState string
 
 // Replica states.
 //
-//	planned ──made──▶ in-sync ──seen failing──▶ suspect ──ejected──▶ out-of-sync ──rebuilt──▶ in-sync
+//	planned ──made──▶ in-sync ──seen failing──▶ suspect ──ejected──▶ out-of-sync ──added──▶ rebuilding ──rebuilt──▶ in-sync
 //	   any ──given up──▶ removing ──known to be gone──▶ (off the record)
 //
 // Only an in-sync replica is ever a source of data.
@@ -43,6 +43,9 @@ const (
 	ReplicaSuspect ReplicaState = "suspect"
 	// ReplicaOutOfSync: writes have been acknowledged without it; it must be rebuilt.
 	ReplicaOutOfSync ReplicaState = "out-of-sync"
+	// ReplicaRebuilding: it is being made an image of the volume again, by the raid that runs; until that is done it is worth no
+	// more than one that is out-of-sync.
+	ReplicaRebuilding ReplicaState = "rebuilding"
 	// ReplicaRemoving: to be deleted; off the record when its lvol is known to be gone.
 	ReplicaRemoving ReplicaState = "removing"
 )
@@ -56,6 +59,9 @@ type Replica struct {
 	State   ReplicaState `json:"state"`
 	// Since is when State was entered.
 	Since time.Time `json:"since"`
+	// Strikes counts the times in a row that the replica was lost soon after it had been rebuilt, or while it was: each makes
+	// the wait before the next rebuild longer.
+	Strikes int `json:"strikes,omitempty"`
 }
 
 // Assembly is one running of a volume: a raid1 on one SPDK node over some of its replicas, exported to the hosts that use it.
@@ -64,8 +70,10 @@ type Assembly struct {
 	// hand out the same controller id to one host.
 	Number   uint32 `json:"number"`
 	RaidHost string `json:"raidHost"`
-	// Legs are the IDs of the replicas that it was made of. All were in-sync when it was made.
+	// Legs are the IDs of the replicas that it was made of, all in-sync then, and of those that were added since.
 	Legs []string `json:"legs"`
+	// Held: its target is ANA inaccessible, because another assembly may still serve the hosts.
+	Held bool `json:"held,omitempty"`
 	// Running: its target has been complete once, so a host may have attached. An assembly that never ran can be given up
 	// without a fence.
 	Running bool `json:"running,omitempty"`
@@ -134,6 +142,10 @@ type Volume struct {
 	Owner string `json:"owner,omitempty"`
 	// Assembly is where the volume runs; nil while nobody uses it.
 	Assembly *Assembly `json:"assembly,omitempty"`
+	// Standby is an assembly kept ready beside the one that runs, held, on another raid host. Creating it wrote nothing.
+	Standby *Assembly `json:"standby,omitempty"`
+	// MoveTo asks the owner to make that SPDK node the raid host; "" is no wish.
+	MoveTo string `json:"moveTo,omitempty"`
 	// Retired are assemblies that are fenced off every replica that could be reached but are not known to be gone from
 	// their raid hosts. They are taken apart when those answer again.
 	Retired []Assembly `json:"retired,omitempty"`
@@ -214,6 +226,10 @@ func (v *Volume) Clone() *Volume {
 	if v.Assembly != nil {
 		a := v.Assembly.clone()
 		c.Assembly = &a
+	}
+	if v.Standby != nil {
+		a := v.Standby.clone()
+		c.Standby = &a
 	}
 	c.Retired = nil
 	for _, a := range v.Retired {
