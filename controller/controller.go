@@ -7,9 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -28,6 +30,7 @@ type Server struct {
 	inventory *inventory
 	ledger    *ledger
 	locks     volume.Locks
+	carer     carer
 }
 
 // Options are what a Server is made of.
@@ -44,6 +47,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	s := &Server{
 		store: o.Store, cluster: o.Cluster, converger: converge.New(o.Cluster), clock: o.Clock,
 		inventory: newInventory(o.Cluster, o.Clock), ledger: newLedger(o.ThinOvercommit),
+		carer: carer{memory: map[string]map[string]volume.Steady{}, downSince: map[string]time.Time{}},
 	}
 	volumes, err := o.Store.List(ctx, "", 0)
 	if err != nil {
@@ -73,55 +77,101 @@ func (s *Server) get(ctx context.Context, id string) (*volume.Volume, error) {
 	return s.store.Get(ctx, id)
 }
 
-// Sweep finishes what flows have left undone: volumes to be deleted, replicas to be removed and former assemblies whose nodes did
-// not answer at the time. It returns what is still in the way; it is to be called again.
+// Sweep finishes what flows have left undone, volumes to be deleted, replicas to be removed and former assemblies whose nodes did not
+// answer at the time; it has lost replicas replaced, and those of volumes that no node service owns rebuilt. It returns what is still in
+// the way; it is to be called again.
 func (s *Server) Sweep(ctx context.Context) error {
 	volumes, err := s.store.List(ctx, "", 0)
 	if err != nil {
 		return fmt.Errorf("read the records of all volumes: %w", err)
 	}
+	stocks := s.lookForLvols(ctx)
+	var mu sync.Mutex
 	var errs []error
+	var group errgroup.Group
+	group.SetLimit(sweepers)
 	for _, v := range volumes {
-		if !unfinished(v) {
+		if !unfinished(v) && !s.needsCare(v, stocks) {
+			s.forget(v.ID)
 			continue
 		}
-		if err := s.finish(ctx, v.ID); err != nil && !errors.Is(err, volume.ErrBusy) {
-			errs = append(errs, fmt.Errorf("volume %s: %w", v.ID, err))
-		}
+		group.Go(func() error {
+			if err := s.sweepOne(ctx, v.ID, stocks); err != nil && !errors.Is(err, volume.ErrBusy) && !errors.Is(err, volume.ErrConflict) {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, fmt.Errorf("volume %s: %w", v.ID, err))
+			}
+			return nil
+		})
 	}
+	_ = group.Wait() // no function of it fails
 	return errors.Join(errs...)
 }
 
-// unfinished says whether a record holds something that only waits for a node to answer.
-func unfinished(v *volume.Volume) bool {
-	return v.Phase == volume.PhaseDeleting || len(v.Retired) > 0 || len(v.InState(volume.ReplicaRemoving)) > 0 ||
-		v.Assembly != nil && v.Assembly.Stopping
-}
+// sweepers is how many volumes are swept side by side.
+const sweepers = 8
 
-func (s *Server) finish(ctx context.Context, id string) error {
+func (s *Server) sweepOne(ctx context.Context, id string, stocks map[string]lvolStock) error {
 	unlock, err := s.locks.Try(id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	v, err := s.get(ctx, id)
-	switch {
-	case errors.Is(err, volume.ErrNotFound):
+	if errors.Is(err, volume.ErrNotFound) {
 		return nil
-	case err != nil:
+	}
+	if err == nil && unfinished(v) {
+		v, err = s.finish(ctx, v)
+	}
+	if err != nil || v == nil || v.Phase != volume.PhaseReady || !s.needsCare(v, stocks) {
 		return err
+	}
+	return s.care(ctx, v, stocks)
+}
+
+// unfinished says whether a record holds something that only waits for a node to answer.
+func unfinished(v *volume.Volume) bool {
+	return v.Phase == volume.PhaseDeleting || len(v.Retired) > 0 || len(v.InState(volume.ReplicaRemoving)) > 0 ||
+		v.Phase == volume.PhaseReady && len(v.InState(volume.ReplicaPlanned)) > 0 || v.Assembly != nil && v.Assembly.Stopping
+}
+
+// finish goes on with what is unfinished and returns the record as it is then; nil if that is gone.
+func (s *Server) finish(ctx context.Context, v *volume.Volume) (*volume.Volume, error) {
+	var err error
+	switch {
 	case v.Phase == volume.PhaseDeleting:
-		return s.finishDelete(ctx, v)
+		return nil, s.finishDelete(ctx, v)
 	case v.Assembly != nil && v.Assembly.Stopping:
 		v, err = s.stop(ctx, v)
-	case unfinished(v):
+	case v.Owner != "":
+		err = s.converger.RunReplicas(ctx, v)
+	default:
 		err = s.converger.Run(ctx, v)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = s.tidy(ctx, v)
-	return err
+	if v, err = s.made(ctx, v); err != nil {
+		return nil, err
+	}
+	return s.tidy(ctx, v)
+}
+
+// made puts on record that the planned replicas of a volume with data exist: they are to be rebuilt.
+func (s *Server) made(ctx context.Context, v *volume.Volume) (*volume.Volume, error) {
+	planned := v.InState(volume.ReplicaPlanned)
+	if v.Phase != volume.PhaseReady || len(planned) == 0 {
+		return v, nil
+	}
+	return s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
+		for _, r := range planned {
+			if now := v.Replica(r.ID); now != nil && now.State == volume.ReplicaPlanned {
+				v.SetReplicaState(r.ID, volume.ReplicaOutOfSync, s.clock.Now().UTC())
+			}
+		}
+		return true, nil
+	})
 }
 
 // tidy takes off the record the removing replicas and former assemblies that are seen to be gone.
@@ -139,21 +189,25 @@ func (s *Server) tidy(ctx context.Context, v *volume.Volume) (*volume.Volume, er
 	})
 }
 
-// SweepEvery sweeps until ctx ends.
+// SweepEvery sweeps until ctx ends, interval after interval, and not so often that reading the records becomes its main work.
 func (s *Server) SweepEvery(ctx context.Context, c clock.WithTicker, interval time.Duration) {
-	ticker := c.NewTicker(interval)
-	defer ticker.Stop()
 	for {
+		begin := c.Now()
+		if err := s.sweepWithin(ctx, sweepLimit); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Info("Unfinished work is left", "err", err)
+		}
+		timer := c.NewTimer(max(interval, c.Since(begin)))
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return
-		case <-ticker.C():
-		}
-		if err := s.sweepWithin(ctx, interval); err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Info("Unfinished work is left", "err", err)
+		case <-timer.C():
 		}
 	}
 }
+
+// sweepLimit bounds one sweep.
+const sweepLimit = time.Minute
 
 func (s *Server) sweepWithin(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)

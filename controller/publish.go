@@ -69,7 +69,7 @@ func (s *Server) publish(ctx context.Context, id string, p volume.Publication) e
 			return s.running(ctx, v)
 		}
 		var blocked *converge.BlockedError
-		if v.Assembly.Running || !errors.As(err, &blocked) {
+		if v.Owner != "" || !errors.As(err, &blocked) {
 			return err
 		}
 		if v, err = s.giveUp(ctx, v, blocked); err != nil {
@@ -78,18 +78,18 @@ func (s *Server) publish(ctx context.Context, id string, p volume.Publication) e
 	}
 }
 
-// giveUp takes apart an assembly that has never run and waits for nodes that don't answer, so that another can be chosen without
-// them. Nothing can have been written through it.
+// giveUp takes apart an assembly that no host has attached and that waits for nodes that don't answer, so that another can be chosen
+// without them. Nothing can have been written through it.
 func (s *Server) giveUp(ctx context.Context, v *volume.Volume, blocked *converge.BlockedError) (*volume.Volume, error) {
 	klog.FromContext(ctx).Info("Another assembly is chosen", "volumeID", v.ID, "err", blocked)
 	if blocked.Waits(v.Assembly.RaidHost) {
 		return s.retire(ctx, v)
 	}
 	v, err := s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
-		if v.Assembly == nil || v.Assembly.Running {
+		if v.Assembly == nil || v.Owner != "" {
 			return false, volume.ErrConflict
 		}
-		v.Assembly.Stopping = true
+		v.Stop()
 		return true, nil
 	})
 	if err != nil {

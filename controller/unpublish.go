@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"k8s.io/klog/v2"
@@ -45,7 +44,7 @@ func (s *Server) unpublish(ctx context.Context, id, node string) error {
 		before := len(v.Publications)
 		v.Publications = slices.DeleteFunc(v.Publications, func(p volume.Publication) bool { return node == "" || p.Node == node })
 		if len(v.Publications) == 0 && v.Assembly != nil && !v.Assembly.Stopping {
-			v.Assembly.Stopping = true
+			v.Stop()
 			return true, nil
 		}
 		return len(v.Publications) != before, nil
@@ -66,6 +65,9 @@ func (s *Server) stop(ctx context.Context, v *volume.Volume) (*volume.Volume, er
 	if v.Assembly == nil || !v.Assembly.Stopping {
 		return v, nil
 	}
+	if v.Assembly.Held && v.Owner != "" {
+		return s.retire(ctx, v) // its owner was leaving a raid host that may not be cut off yet
+	}
 	v, err := s.recordMembers(ctx, v)
 	if err != nil {
 		return nil, err
@@ -75,13 +77,21 @@ func (s *Server) stop(ctx context.Context, v *volume.Volume) (*volume.Volume, er
 	switch {
 	case err == nil:
 		return s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
-			v.Assembly, v.Owner = nil, ""
+			s.ended(v)
 			return true, nil
 		})
 	case errors.As(err, &blocked) && blocked.Waits(v.Assembly.RaidHost):
 		return s.retire(ctx, v)
 	}
 	return nil, err
+}
+
+// ended puts on record that a volume runs nowhere. A rebuild that was under way has ended with the raid.
+func (s *Server) ended(v *volume.Volume) {
+	for _, r := range v.InState(volume.ReplicaRebuilding) {
+		v.SetReplicaState(r.ID, volume.ReplicaOutOfSync, s.clock.Now().UTC())
+	}
+	v.Assembly, v.Owner = nil, ""
 }
 
 // recordMembers puts on record, while the raid still tells, which legs it has ejected or is about to: the owner may have died before
@@ -100,12 +110,12 @@ func (s *Server) recordMembers(ctx context.Context, v *volume.Volume) (*volume.V
 		if v.Assembly == nil {
 			return false, volume.ErrConflict
 		}
-		legs, ok := converge.LegHealth(v, health)
+		legs, ok := converge.LegHealth(v, *v.Assembly, health)
 		if !ok {
 			return false, nil
 		}
 		now := s.clock.Now().UTC()
-		changes := volume.Judge(v, legs, map[string]time.Time{}, v.Parameters.Budgets.ReplicaStall, now)
+		changes := volume.Judge(v, legs, map[string]volume.Steady{}, v.Parameters.Budgets.ReplicaStall, now)
 		for id, state := range changes {
 			v.SetReplicaState(id, state, now)
 		}
@@ -121,7 +131,7 @@ func (s *Server) recordMembers(ctx context.Context, v *volume.Volume) (*volume.V
 // out-of-sync. If none can be cut off, the assembly is kept: a host that was declared dead could still write through it.
 func (s *Server) retire(ctx context.Context, v *volume.Volume) (*volume.Volume, error) {
 	fenced, err := s.fence(ctx, v)
-	inUse := v.Owner != "" && v.Assembly.Running
+	inUse := v.Owner != "" && (v.Assembly.Running || v.Assembly.Held)
 	if inUse && len(fenced) == 0 {
 		return nil, fmt.Errorf("%w: raid host %s does not answer and can't be cut off from any replica: %w", volume.ErrNodeDown, v.Assembly.RaidHost, err)
 	}
@@ -138,8 +148,9 @@ func (s *Server) retire(ctx context.Context, v *volume.Volume) (*volume.Volume, 
 			}
 		}
 		retired := *v.Assembly
+		v.RetireStandby()
 		v.Retired = append(v.Retired, retired)
-		v.Assembly, v.Owner = nil, ""
+		s.ended(v)
 		klog.FromContext(ctx).Info("Raid host does not answer; it is cut off from the replicas", "volumeID", v.ID, "raidHost", retired.RaidHost, "fenced", fenced)
 		return true, nil
 	})

@@ -99,7 +99,7 @@ func New(o Options) (*Server, error) {
 		name: o.Name, store: o.Store, cluster: o.Cluster, fabrics: o.Fabrics, fs: o.FileSystems, mounts: o.Mounts,
 		state: state, maxVolumes: o.MaxVolumes,
 	}
-	s.watcher = &watcher{server: s, clock: o.Clock, converger: converge.New(o.Cluster), watched: map[string]*watchedVolume{}}
+	s.watcher = &watcher{server: s, clock: o.Clock, converger: converge.New(o.Cluster), watched: map[string]*watchedVolume{}, nodes: map[string]*watchedNode{}}
 	return s, nil
 }
 
@@ -133,10 +133,15 @@ func (s *Server) get(ctx context.Context, id string) (*volume.Volume, error) {
 
 // target says how this machine attaches a volume that runs.
 func (s *Server) target(v *volume.Volume) (nvmeof.Target, error) {
-	if v.Assembly == nil || !v.Assembly.Running {
+	if v.Assembly == nil || !v.Assembly.Running || v.Assembly.Held {
 		return nvmeof.Target{}, fmt.Errorf("%w: it is being published", volume.ErrBusy)
 	}
-	host, err := s.cluster.Node(v.Assembly.RaidHost)
+	return s.targetAt(v, v.Assembly.RaidHost)
+}
+
+// targetAt says how this machine attaches a volume at one of its raid hosts.
+func (s *Server) targetAt(v *volume.Volume, raidHost string) (nvmeof.Target, error) {
+	host, err := s.cluster.Node(raidHost)
 	if err != nil {
 		return nvmeof.Target{}, err
 	}

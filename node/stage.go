@@ -3,11 +3,13 @@ package node
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"k8s.io/klog/v2"
 
 	"github.com/holdfast-csi/holdfast/node/mount"
+	"github.com/holdfast-csi/holdfast/node/nvmeof"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -47,27 +49,7 @@ func (s *Server) stage(ctx context.Context, id, path string, a access) error {
 	if err != nil {
 		return err
 	}
-	target, err := s.target(v)
-	if err != nil {
-		return err
-	}
-	if st != nil && st.NQN != target.NQN {
-		if err := s.letGo(ctx, st); err != nil {
-			return err
-		}
-		st = nil
-	}
-	if st == nil {
-		st = &staged{VolumeID: id, NQN: target.NQN, UUID: target.NSUUID, Path: path, Block: a.block}
-		if err := s.state.save(st); err != nil {
-			return err
-		}
-	}
-	s.watcher.add(id)
-	if _, err := s.fabrics.Connect(ctx, target); err != nil {
-		return fmt.Errorf("attach: %w", err)
-	}
-	device, err := s.fabrics.Device(ctx, target.NQN, target.NSUUID)
+	device, err := s.attach(ctx, v, st, path, a)
 	if err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}
@@ -76,7 +58,7 @@ func (s *Server) stage(ctx context.Context, id, path string, a access) error {
 	}
 	readOnly := a.readOnly || v.Publication(s.name).ReadOnly
 	if a.block {
-		return s.fabrics.SetReadOnly(ctx, target.NQN, target.NSUUID, readOnly)
+		return s.fabrics.SetReadOnly(ctx, v.NQN(), v.UUID, readOnly)
 	}
 	if a.fsType == "" {
 		a.fsType = v.Parameters.FSType
@@ -89,6 +71,51 @@ func (s *Server) stage(ctx context.Context, id, path string, a access) error {
 	}
 	klog.FromContext(ctx).V(2).Info("Volume staged", "volumeID", id, "device", device.Path, "path", path)
 	return nil
+}
+
+// attachLimit bounds one attempt to attach: while it lasts, a raid host that turns out to be lost isn't left.
+const attachLimit = 20 * time.Second
+
+// attach connects this machine to the volume, where it runs now. A switch that an earlier owner has left halfway is finished first.
+func (s *Server) attach(ctx context.Context, v *volume.Volume, st *staged, path string, a access) (nvmeof.Device, error) {
+	if st != nil && st.NQN != v.NQN() {
+		if err := s.letGo(ctx, st); err != nil {
+			return nvmeof.Device{}, err
+		}
+		st = nil
+	}
+	if st == nil {
+		if err := s.state.save(&staged{VolumeID: v.ID, NQN: v.NQN(), UUID: v.UUID, Path: path, Block: a.block}); err != nil {
+			return nvmeof.Device{}, err
+		}
+	}
+	wv := s.watcher.add(v.ID)
+	release, err := wv.hold(ctx)
+	if err != nil {
+		return nvmeof.Device{}, err
+	}
+	defer release()
+	if v, err = s.get(ctx, v.ID); err != nil {
+		return nvmeof.Device{}, err
+	}
+	if v.Assembly != nil && v.Assembly.Held {
+		if err := s.watcher.finishSwitch(ctx, wv, v, loss{}); err != nil {
+			return nvmeof.Device{}, err
+		}
+		if v, err = s.get(ctx, v.ID); err != nil {
+			return nvmeof.Device{}, err
+		}
+	}
+	target, err := s.target(v)
+	if err != nil {
+		return nvmeof.Device{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, attachLimit)
+	defer cancel()
+	if _, err := s.fabrics.Connect(ctx, target); err != nil {
+		return nvmeof.Device{}, err
+	}
+	return s.fabrics.Device(ctx, target.NQN, target.NSUUID)
 }
 
 // letGo detaches an earlier volume of the same name that was deleted without having been unstaged here.

@@ -43,6 +43,12 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 	if err := s.mounts.Unmount(ctx, path); err != nil {
 		return err
 	}
+	wv := s.watcher.add(id)
+	release, err := wv.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	nqn, err := s.attachedNQN(ctx, id, st)
 	if err != nil {
 		return err
@@ -52,7 +58,7 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 			return err
 		}
 	}
-	if err := s.watcher.last(ctx, id); err != nil {
+	if err := s.watcher.last(ctx, wv); err != nil {
 		return err
 	}
 	s.watcher.remove(id)

@@ -18,34 +18,65 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-// recordAge is how long a record that nothing contradicts is taken from memory.
-const recordAge = 30 * time.Second
+const (
+	// recordAge is how long a record that nothing contradicts is taken from memory.
+	recordAge = 10 * time.Second
+	// readLimit bounds the reading of one record that is in memory already: a store that hangs must not slow the watching.
+	readLimit = timeouts.WatchInterval / 2
+	// readers is how many records are read side by side.
+	readers = 16
+	// lookLimit bounds one look at an SPDK node.
+	lookLimit = 2 * time.Second
+)
 
-// watcher looks at the raids of the volumes that are staged here and puts on record which replicas fail, before SPDK can have
-// acknowledged a write without them (docs/design.md, line 9). It makes two calls an interval to each raid host, however many
-// volumes run there.
+// watcher looks at the raids of the volumes that are staged here, puts on record which replicas fail before SPDK can have acknowledged
+// a write without them (docs/design.md, line 9), and has a volume tended that needs it. It makes two calls an interval to each SPDK
+// node that runs a raid of ours, however many volumes there are.
 type watcher struct {
 	server    *Server
 	clock     clock.WithTicker
 	converger *converge.Converger
-	repairs   sync.WaitGroup
+	running   sync.WaitGroup
 
 	mu      sync.Mutex
 	watched map[string]*watchedVolume
+	nodes   map[string]*watchedNode
 }
 
-// watchedVolume is one staged volume. Its mutex is held while its record is compared and written.
+// watchedVolume is one staged volume.
 type watchedVolume struct {
 	id string
+	// tending is held, by its one token, by whoever works on what runs of the volume.
+	tending chan struct{}
 
-	mu          sync.Mutex
-	record      *volume.Volume
-	readAt      time.Time
-	steadySince map[string]time.Time
-	repairing   bool
+	// mu is held while the record is compared and written.
+	mu     sync.Mutex
+	record *volume.Volume
+	readAt time.Time
+	memory map[string]volume.Steady
+	// switching: the raid host is being left, so that nothing is concluded from it any more.
+	switching bool
+	// seen is the revision of the record when the volume was last tended, next and pause when it is tended again without a new reason.
+	seen  uint64
+	next  time.Time
+	pause time.Duration
+	// ready is the number of the standby that is connected.
+	ready uint32
 }
 
-// Watch watches the volumes that are staged here until ctx ends, those first that were staged before this process began.
+// watchedNode is one SPDK node that runs a raid or a standby of ours.
+type watchedNode struct {
+	looking bool
+	health  spdk.Health
+	err     error
+	// downSince is since when it has not answered; zero if it does. silentSince is the same of its NVMe/TCP target.
+	downSince, silentSince time.Time
+	greetedAt              time.Time
+	// lookedAt is when the last look began that was answered, before when the one before it did.
+	lookedAt, before time.Time
+}
+
+// Watch watches and tends the volumes that are staged here until ctx ends, those first that were staged before this process began.
 func (s *Server) Watch(ctx context.Context) error {
 	ids, err := s.state.ids()
 	if err != nil {
@@ -56,7 +87,7 @@ func (s *Server) Watch(ctx context.Context) error {
 	}
 	ticker := s.watcher.clock.NewTicker(timeouts.WatchInterval)
 	defer ticker.Stop()
-	defer s.watcher.repairs.Wait()
+	defer s.watcher.running.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -67,12 +98,13 @@ func (s *Server) Watch(ctx context.Context) error {
 	}
 }
 
-func (w *watcher) add(id string) {
+func (w *watcher) add(id string) *watchedVolume {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.watched[id] == nil {
-		w.watched[id] = &watchedVolume{id: id, steadySince: map[string]time.Time{}}
+		w.watched[id] = &watchedVolume{id: id, tending: make(chan struct{}, 1), memory: map[string]volume.Steady{}}
 	}
+	return w.watched[id]
 }
 
 func (w *watcher) remove(id string) {
@@ -81,114 +113,164 @@ func (w *watcher) remove(id string) {
 	delete(w.watched, id)
 }
 
-// look looks once at every raid host that runs a staged volume, all side by side.
-func (w *watcher) look(ctx context.Context) {
+func (w *watcher) get(id string) *watchedVolume {
 	w.mu.Lock()
-	ids := make([]string, 0, len(w.watched))
-	for id := range w.watched {
-		ids = append(ids, id)
+	defer w.mu.Unlock()
+	return w.watched[id]
+}
+
+// look begins a look at every SPDK node that runs a staged volume or its standby and isn't being looked at. It waits for none: one that
+// hangs delays nobody.
+func (w *watcher) look(ctx context.Context) {
+	hosts, standbys := w.refreshAll(ctx)
+	for name := range standbys {
+		if _, also := hosts[name]; !also {
+			hosts[name] = nil
+		}
+	}
+	w.forgetNodes(hosts)
+	for name, volumes := range hosts {
+		if n, ok := w.begin(name); ok {
+			w.running.Go(func() { w.lookAt(ctx, name, n, volumes) })
+		}
+	}
+}
+
+// forgetNodes forgets what was seen of nodes that run nothing of ours any more.
+func (w *watcher) forgetNodes(hosts map[string][]*watchedVolume) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name, n := range w.nodes {
+		if _, runs := hosts[name]; !runs && !n.looking {
+			delete(w.nodes, name)
+		}
+	}
+}
+
+// begin notes that a node is being looked at, unless it is already.
+func (w *watcher) begin(name string) (*watchedNode, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.nodes[name]
+	if n == nil {
+		n = &watchedNode{}
+		w.nodes[name] = n
+	}
+	if n.looking {
+		return nil, false
+	}
+	n.looking = true
+	return n, true
+}
+
+// refreshAll reads the records that are due and returns the volumes by their raid host, and the nodes that run standbys.
+func (w *watcher) refreshAll(ctx context.Context) (hosts map[string][]*watchedVolume, standbys map[string]bool) {
+	w.mu.Lock()
+	all := make([]*watchedVolume, 0, len(w.watched))
+	for _, wv := range w.watched {
+		all = append(all, wv)
 	}
 	w.mu.Unlock()
-	byHost := map[string][]*watchedVolume{}
-	for _, id := range ids {
-		wv, host, err := w.refresh(ctx, id)
-		if err != nil {
-			klog.FromContext(ctx).V(2).Info("Record of a staged volume can't be read", "volumeID", id, "err", err)
-			continue
-		}
-		if host != "" {
-			byHost[host] = append(byHost[host], wv)
-		}
-	}
-	var wg sync.WaitGroup
-	for host, volumes := range byHost {
-		wg.Go(func() {
-			health, err := w.lookAt(ctx, host, volumes)
+	var mu sync.Mutex
+	hosts, standbys = map[string][]*watchedVolume{}, map[string]bool{}
+	var group errgroup.Group
+	group.SetLimit(readers)
+	for _, wv := range all {
+		group.Go(func() error {
+			v, err := w.refresh(ctx, wv)
 			if err != nil {
-				klog.FromContext(ctx).Info("Staged volumes of a raid host can't be watched", "node", host, "err", err)
-				return
+				klog.FromContext(ctx).V(2).Info("Record of a staged volume can't be read", "volumeID", wv.id, "err", err)
 			}
-			for _, wv := range volumes {
-				if wv.isGone(health) {
-					w.repairs.Go(func() { w.repair(ctx, wv) })
-				}
+			if v == nil {
+				return nil
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			hosts[v.Assembly.RaidHost] = append(hosts[v.Assembly.RaidHost], wv)
+			if v.Standby != nil {
+				standbys[v.Standby.RaidHost] = true
+			}
+			return nil
 		})
 	}
-	wg.Wait()
+	_ = group.Wait() // no function of it fails
+	return hosts, standbys
 }
 
-// refresh reads a volume's record if it was not read lately, and returns its raid host; "" if it runs nowhere or isn't ours.
-func (w *watcher) refresh(ctx context.Context, id string) (*watchedVolume, string, error) {
-	w.mu.Lock()
-	wv := w.watched[id]
-	w.mu.Unlock()
-	if wv == nil {
-		return nil, "", nil
-	}
+// refresh reads a volume's record if it was not read lately; nil if the volume runs nowhere or isn't ours. A record in memory counts
+// on while the store doesn't answer.
+func (w *watcher) refresh(ctx context.Context, wv *watchedVolume) (*volume.Volume, error) {
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
+	var err error
 	if now := w.clock.Now(); wv.record == nil || now.Sub(wv.readAt) >= recordAge {
-		v, err := w.server.get(ctx, id)
+		if wv.record != nil {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, readLimit)
+			defer cancel()
+		}
+		var v *volume.Volume
+		v, err = w.server.get(ctx, wv.id)
 		switch {
-		case notFound(err):
-			wv.record = nil
-			return wv, "", nil
-		case err != nil && wv.record == nil:
-			return nil, "", err
 		case err == nil:
 			wv.record, wv.readAt = v, now
+		case notFound(err):
+			wv.record, err = nil, nil
+		default:
+			wv.readAt = now.Add(time.Second - recordAge) // again in a second
 		}
 	}
-	if v := wv.record; v.Owner != w.server.name || v.Assembly == nil {
+	if v := wv.record; v == nil || v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Stopping {
 		wv.record = nil // ours soon, or no longer: read it again
-		return wv, "", nil
+		return nil, err
 	}
-	return wv, wv.record.Assembly.RaidHost, nil
+	return wv.record, err
 }
 
-// lookAt compares one raid host's raids with the records, and returns what it saw.
-func (w *watcher) lookAt(ctx context.Context, host string, volumes []*watchedVolume) (spdk.Health, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeouts.RPC)
-	defer cancel()
-	node, err := w.server.cluster.Node(host)
-	if err != nil {
-		return spdk.Health{}, err
+// lookAt looks at one SPDK node, compares its raids with the records, and has tended what needs it.
+func (w *watcher) lookAt(ctx context.Context, name string, n *watchedNode, volumes []*watchedVolume) {
+	began := w.clock.Now()
+	health, err := w.ask(ctx, name)
+	now := w.clock.Now()
+	w.mu.Lock()
+	n.health, n.err = health, err
+	switch {
+	case err == nil:
+		n.downSince, n.before, n.lookedAt = time.Time{}, n.lookedAt, began
+	case n.downSince.IsZero():
+		n.downSince = now
+		klog.FromContext(ctx).Info("SPDK node doesn't answer", "node", name, "err", err)
 	}
-	health, err := node.Health(ctx)
-	if err != nil {
-		return spdk.Health{}, err
+	w.mu.Unlock()
+	if len(volumes) > 0 {
+		w.greet(ctx, name, n, err != nil)
 	}
-	var group errgroup.Group
+	var wg sync.WaitGroup
 	for _, wv := range volumes {
-		if w.contradicts(wv, health) {
-			group.Go(func() error { return w.record(ctx, wv, health) })
-		}
+		wg.Go(func() { w.consider(ctx, wv, name, n) })
 	}
-	return health, group.Wait()
+	wg.Wait()
+	w.mu.Lock()
+	n.looking = false
+	w.mu.Unlock()
 }
 
-// contradicts says whether a volume's record is to change by what was seen. It does no I/O.
-func (w *watcher) contradicts(wv *watchedVolume, health spdk.Health) bool {
-	wv.mu.Lock()
-	defer wv.mu.Unlock()
-	return wv.record != nil && len(w.judge(wv, wv.record, health)) > 0
-}
-
-func (w *watcher) judge(wv *watchedVolume, v *volume.Volume, health spdk.Health) map[string]volume.ReplicaState {
-	legs, ok := converge.LegHealth(v, health)
-	if !ok {
-		return nil
+func (w *watcher) ask(ctx context.Context, name string) (spdk.Health, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	node, err := w.server.cluster.Node(name)
+	if err != nil {
+		return spdk.Health{}, err
 	}
-	return volume.Judge(v, legs, wv.steadySince, v.Parameters.Budgets.ReplicaStall, w.clock.Now())
+	return node.Health(ctx)
 }
 
-// record puts what was seen on record, as far as the record still speaks of the same assembly.
+// record puts what was seen of the legs on record, as far as the record still speaks of the same assembly.
 func (w *watcher) record(ctx context.Context, wv *watchedVolume, health spdk.Health) error {
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
-	if wv.record == nil {
-		return nil // given back meanwhile
+	if wv.record == nil || wv.switching {
+		return nil // given back, or its raid host left, meanwhile
 	}
 	number := wv.record.Assembly.Number
 	v, err := volume.Modify(ctx, w.server.store, wv.id, func(v *volume.Volume) (bool, error) {
@@ -209,21 +291,33 @@ func (w *watcher) record(ctx context.Context, wv *watchedVolume, health spdk.Hea
 	return nil
 }
 
+// judge says which replicas are to change their state by what was seen of the raid host. The caller holds wv.mu.
+func (w *watcher) judge(wv *watchedVolume, v *volume.Volume, health spdk.Health) map[string]volume.ReplicaState {
+	legs, ok := converge.LegHealth(v, *v.Assembly, health)
+	if !ok || v.Assembly.Held {
+		return nil
+	}
+	return volume.Judge(v, legs, wv.memory, v.Parameters.Budgets.ReplicaStall, w.clock.Now())
+}
+
 // last looks at one volume after its host has let go of it: what was ejected since the look before goes on record while the raid
 // still tells, and a suspect that is a connected member is given the time to settle, for without writes nothing else clears it. A
 // raid host that doesn't answer is left to the controller.
-func (w *watcher) last(ctx context.Context, id string) error {
+func (w *watcher) last(ctx context.Context, wv *watchedVolume) error {
 	ticker := w.clock.NewTicker(timeouts.WatchInterval)
 	defer ticker.Stop()
 	for {
-		wv, host, err := w.refresh(ctx, id)
-		if err != nil || wv == nil || host == "" {
+		v, err := w.refresh(ctx, wv)
+		if err != nil || v == nil || v.Assembly.Held {
 			return err
 		}
-		_, err = w.lookAt(ctx, host, []*watchedVolume{wv})
+		health, err := w.ask(ctx, v.Assembly.RaidHost)
 		if errors.Is(err, spdk.ErrUnreachable) || errors.Is(err, spdk.ErrUnknownOutcome) {
-			klog.FromContext(ctx).Info("Raid host doesn't answer at the end of a volume's use", "volumeID", id, "node", host, "err", err)
+			klog.FromContext(ctx).Info("Raid host doesn't answer at the end of a volume's use", "volumeID", wv.id, "node", v.Assembly.RaidHost, "err", err)
 			return nil
+		}
+		if err == nil {
+			err = w.record(ctx, wv, health)
 		}
 		if err != nil || !wv.unsettled() {
 			return err
@@ -236,12 +330,12 @@ func (w *watcher) last(ctx context.Context, id string) error {
 	}
 }
 
-// unsettled says whether a suspect may soon be in-sync again, or a repair is under way.
+// unsettled says whether a suspect may soon be in-sync again.
 func (wv *watchedVolume) unsettled() bool {
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
 	if wv.record == nil {
 		return false
 	}
-	return wv.repairing || slices.ContainsFunc(wv.record.InState(volume.ReplicaSuspect), func(r volume.Replica) bool { return !wv.steadySince[r.ID].IsZero() })
+	return slices.ContainsFunc(wv.record.InState(volume.ReplicaSuspect), func(r volume.Replica) bool { return !wv.memory[r.ID].Since.IsZero() })
 }

@@ -200,6 +200,28 @@ func (n *Node) SetANAState(ctx context.Context, nqn string, address Address, sta
 	return n.wrap(ErrNotFound, "listener %s of %s", address, nqn)
 }
 
+// ANAState returns the state of the listener at address, the first that is not optimized if its groups differ; "" if the subsystem
+// doesn't report ANA, ErrNotFound without the listener.
+func (n *Node) ANAState(ctx context.Context, nqn string, address Address) (ANAState, error) {
+	listeners, err := n.listeners(ctx, nqn)
+	if err != nil {
+		return "", err
+	}
+	for _, l := range listeners {
+		if addressOf(l.Address.Traddr, l.Address.Trsvcid) != address {
+			continue
+		}
+		var state ANAState
+		for _, group := range l.ANAStates {
+			if state == "" || state == ANAOptimized {
+				state = group.ANAState
+			}
+		}
+		return state, nil
+	}
+	return "", n.wrap(ErrNotFound, "listener %s of %s", address, nqn)
+}
+
 func (n *Node) setANAState(ctx context.Context, nqn string, l ListenerInfo, state ANAState) error {
 	if len(l.ANAStates) == 0 {
 		return n.wrap(fmt.Errorf("%w: it does not report ANA", ErrConflict), "set ANA state of %s", nqn)

@@ -80,8 +80,8 @@ func (s RaidState) Holds(bdev string) bool {
 	return slices.ContainsFunc(s.Slots, func(slot RaidSlot) bool { return slot.Bdev == bdev && slot.Configured })
 }
 
-// has reports whether a slot holds the bdev, configured or not.
-func (s RaidState) has(bdev string) bool {
+// Has reports whether a slot holds the bdev, configured or not.
+func (s RaidState) Has(bdev string) bool {
 	return slices.ContainsFunc(s.Slots, func(slot RaidSlot) bool { return slot.Bdev == bdev })
 }
 
@@ -179,16 +179,16 @@ func (n *Node) AddRaidLeg(ctx context.Context, raid, bdev string) error {
 		return err
 	case r.State != RaidOnline:
 		return n.wrap(fmt.Errorf("%w: its state is %s", ErrNotOnline, r.State), "add leg %s to raid %s", bdev, raid)
-	case r.has(bdev):
+	case r.Has(bdev):
 		return nil
 	case r.Rebuild != nil:
 		return n.wrap(fmt.Errorf("%w: %s is being rebuilt", ErrBusy, r.Rebuild.Target), "add leg %s to raid %s", bdev, raid)
-	case !r.has(""):
+	case !r.Has(""):
 		return n.wrap(fmt.Errorf("%w: it has no empty slot", ErrConflict), "add leg %s to raid %s", bdev, raid)
 	}
 	err = BdevRaidAddBaseBdev(ctx, n.rpc, BdevRaidAddBaseBdevParams{RaidBdev: raid, BaseBdev: bdev})
 	if err != nil && answered(err) {
-		if now, readErr := n.Raid(ctx, raid); readErr == nil && now.has(bdev) {
+		if now, readErr := n.Raid(ctx, raid); readErr == nil && now.Has(bdev) {
 			err = nil
 		}
 	}
@@ -214,7 +214,7 @@ func (n *Node) RemoveRaidLeg(ctx context.Context, raid, bdev string) error {
 	if err != nil {
 		return err
 	}
-	if !r.has(bdev) {
+	if !r.Has(bdev) {
 		return nil
 	}
 	others := slices.ContainsFunc(r.Slots, func(s RaidSlot) bool { return s.Bdev != bdev && !isPlaceholder(raid, s.Bdev) && r.Holds(s.Bdev) })
@@ -229,7 +229,7 @@ func (n *Node) RemoveRaidLeg(ctx context.Context, raid, bdev string) error {
 	if readErr != nil {
 		return readErr
 	}
-	if !now.has(bdev) {
+	if !now.Has(bdev) {
 		return nil
 	}
 	return n.wrap(fmt.Errorf("%w: %w", ErrBusy, err), "remove leg %s from raid %s", bdev, raid)

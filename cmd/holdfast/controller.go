@@ -13,8 +13,8 @@ import (
 	"github.com/holdfast-csi/holdfast/driver"
 )
 
-// sweepInterval is how often the controller tries again what it had to leave unfinished.
-const sweepInterval = 30 * time.Second
+// sweepInterval is how often the controller tries again what it had to leave unfinished, and looks after replicas that are lost.
+const sweepInterval = 5 * time.Second
 
 func controllerCommand() *cobra.Command {
 	var endpoint, config, store, serveStore string

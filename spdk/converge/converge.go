@@ -2,7 +2,9 @@ package converge
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -100,29 +102,60 @@ func (e *BlockedError) Waits(node string) bool {
 	return e != nil && slices.ContainsFunc(e.Nodes, func(n volume.BlockedNode) bool { return n.Node == node })
 }
 
-// Run does what the record asks for until it has come true. Failures of actions come back as an ActionsError; nodes that
-// don't answer as a BlockedError, after everything that doesn't need them is done. Either way the call may be repeated.
+// Run does what the record asks for until it has come true. Failures of actions come back as an ActionsError; nodes that don't
+// answer as a BlockedError; both after everything that doesn't need them is done. The call may be repeated.
 //
-// A node that didn't answer once is not asked again: it costs one time-out, however many rounds there are.
-func (c *Converger) Run(ctx context.Context, v *volume.Volume) error {
-	silent := map[string]volume.NodeView{}
+// A node that didn't answer once is not asked again: it costs one time-out, however many rounds there are. Those in down are not
+// asked at all.
+func (c *Converger) Run(ctx context.Context, v *volume.Volume, down ...string) error {
+	return c.run(ctx, v, volume.Plan, down)
+}
+
+// RunReplicas does the same for the lvols alone of a volume whose running is another's.
+func (c *Converger) RunReplicas(ctx context.Context, v *volume.Volume) error {
+	return c.run(ctx, v, volume.PlanReplicas, nil)
+}
+
+// RunStandby does what the record asks of the standby alone.
+func (c *Converger) RunStandby(ctx context.Context, v *volume.Volume, down ...string) error {
+	return c.run(ctx, v, volume.PlanStandby, down)
+}
+
+// errNotAsked is the error of a node that the caller knows not to answer.
+var errNotAsked = fmt.Errorf("%w: it did not a moment ago", spdk.ErrUnreachable)
+
+func (c *Converger) run(ctx context.Context, v *volume.Volume, plan func(*volume.Volume, volume.Observed) volume.Steps, down []string) error {
+	silent := unasked(down)
+	failed := map[volume.Action]*ActionError{}
 	for range maxRounds {
-		steps := volume.Plan(v, c.observe(ctx, v, silent))
+		steps := plan(v, c.observe(ctx, v, silent))
+		steps.Now = slices.DeleteFunc(steps.Now, func(a volume.Action) bool { return failed[a] != nil })
 		if len(steps.Now) == 0 {
-			if len(steps.Blocked) > 0 {
-				return &BlockedError{Nodes: steps.Blocked}
-			}
-			return nil
+			return outcome(failed, steps.Blocked)
 		}
-		if err := c.do(ctx, v, steps.Now); err != nil {
-			return err
+		for _, f := range c.do(ctx, v, steps.Now) {
+			failed[f.Action] = f
 		}
 	}
 	return fmt.Errorf("volume %s is not as its record wants it after %d rounds: another writer works against this one", v.ID, maxRounds)
 }
 
-// do runs actions side by side and waits for all of them.
-func (c *Converger) do(ctx context.Context, v *volume.Volume, actions []volume.Action) error {
+// outcome is what is left of a run.
+func outcome(failed map[volume.Action]*ActionError, blocked []volume.BlockedNode) error {
+	var errs []error
+	if len(failed) > 0 {
+		all := slices.Collect(maps.Values(failed))
+		slices.SortFunc(all, func(a, b *ActionError) int { return strings.Compare(a.Action.String(), b.Action.String()) })
+		errs = append(errs, &ActionsError{Failed: all})
+	}
+	if len(blocked) > 0 {
+		errs = append(errs, &BlockedError{Nodes: blocked})
+	}
+	return errors.Join(errs...)
+}
+
+// do runs actions side by side, waits for all of them and returns those that failed.
+func (c *Converger) do(ctx context.Context, v *volume.Volume, actions []volume.Action) []*ActionError {
 	var mu sync.Mutex
 	var failed []*ActionError
 	var wg sync.WaitGroup
@@ -137,10 +170,7 @@ func (c *Converger) do(ctx context.Context, v *volume.Volume, actions []volume.A
 		})
 	}
 	wg.Wait()
-	if len(failed) > 0 {
-		return &ActionsError{Failed: failed}
-	}
-	return nil
+	return failed
 }
 
 // act carries out one action.
@@ -166,6 +196,10 @@ func (c *Converger) act(ctx context.Context, v *volume.Volume, a volume.Action) 
 		err = c.attachLeg(ctx, v, r, node)
 	case volume.DetachLeg:
 		err = node.DetachLeg(ctx, v.LegController(r))
+	case volume.AddLeg:
+		err = node.AddRaidLeg(ctx, v.RaidName(), spdk.LegBdev(v.LegController(r)))
+	case volume.EjectLeg:
+		err = node.RemoveRaidLeg(ctx, v.RaidName(), spdk.LegBdev(v.LegController(r)))
 	case volume.AssembleRaid:
 		err = c.assemble(ctx, v, node)
 	case volume.DeleteRaid:
@@ -180,20 +214,25 @@ func (c *Converger) act(ctx context.Context, v *volume.Volume, a volume.Action) 
 	return err
 }
 
-// replicaExport is a replica as its raid host alone may attach it.
+// replicaExport is a replica as its raid hosts alone may attach it.
 func replicaExport(v *volume.Volume, r volume.Replica, node *Node) spdk.Export {
 	return spdk.Export{
 		NQN: v.ReplicaNQN(r), Serial: v.Serial(), Model: model, Bdev: r.LvStore + "/" + v.LvolName(r), NSUUID: v.ReplicaNSUUID(r),
-		Listen: node.NVMf, Hosts: []string{volume.SPDKHostNQN(v.Assembly.RaidHost)},
+		Listen: node.NVMf, Hosts: v.LegHosts(r.ID),
 	}
 }
 
 // targetExport is the volume as its hosts see it, the same on every raid host but for the controller ids.
 func targetExport(v *volume.Volume, node *Node) spdk.Export {
-	lowest, highest := v.Assembly.CNTLIDs()
+	a, _ := v.RunningOn(node.Name)
+	lowest, highest := a.CNTLIDs()
+	state := spdk.ANAOptimized
+	if a.Held {
+		state = spdk.ANAInaccessible
+	}
 	return spdk.Export{
 		NQN: v.NQN(), Serial: v.Serial(), Model: model, Bdev: v.RaidName(), NSUUID: v.UUID, Listen: node.NVMf, Hosts: v.HostNQNs(),
-		MinCNTLID: lowest, MaxCNTLID: highest, ANAReporting: true, ANAState: spdk.ANAOptimized,
+		MinCNTLID: lowest, MaxCNTLID: highest, ANAReporting: true, ANAState: state,
 	}
 }
 
@@ -220,7 +259,8 @@ func (c *Converger) attachLeg(ctx context.Context, v *volume.Volume, r volume.Re
 // assemble makes the raid with one slot more than there are to be replicas: a replica can be replaced before the old one goes,
 // and a volume of one replica can grow.
 func (c *Converger) assemble(ctx context.Context, v *volume.Volume, node *Node) error {
-	good := v.GoodLegs(*v.Assembly)
+	a, _ := v.RunningOn(node.Name)
+	good := v.GoodLegs(a)
 	if len(good) == 0 {
 		return volume.ErrNoGoodReplica
 	}

@@ -35,6 +35,9 @@ func scopes(v *volume.Volume) map[string]*scope {
 	if v.Assembly != nil {
 		at(v.Assembly.RaidHost).raidHost = true
 	}
+	if v.Standby != nil {
+		at(v.Standby.RaidHost).raidHost = true
+	}
 	for _, a := range v.Retired {
 		at(a.RaidHost).raidHost = true
 	}
@@ -43,8 +46,18 @@ func scopes(v *volume.Volume) map[string]*scope {
 
 // Observe reads what the SPDK nodes have of a volume, all nodes side by side. A node that doesn't answer is in the result with
 // its error; the call itself doesn't fail.
-func (c *Converger) Observe(ctx context.Context, v *volume.Volume) volume.Observed {
-	return c.observe(ctx, v, map[string]volume.NodeView{})
+// Nodes in down are not asked.
+func (c *Converger) Observe(ctx context.Context, v *volume.Volume, down ...string) volume.Observed {
+	return c.observe(ctx, v, unasked(down))
+}
+
+// unasked are nodes that the caller knows not to answer.
+func unasked(down []string) map[string]volume.NodeView {
+	silent := map[string]volume.NodeView{}
+	for _, node := range down {
+		silent[node] = volume.NodeView{Err: errNotAsked}
+	}
+	return silent
 }
 
 // observe does not ask the nodes in silent, and enters those that don't answer.
@@ -146,7 +159,16 @@ func observeTarget(ctx context.Context, node *Node, v *volume.Volume) (*volume.T
 	if err != nil {
 		return nil, err
 	}
-	return &volume.TargetView{Complete: complete(export, node), Hosts: slices.Sorted(slices.Values(export.Hosts))}, nil
+	view := &volume.TargetView{Complete: complete(export, node), Hosts: slices.Sorted(slices.Values(export.Hosts))}
+	if !view.Complete {
+		return view, nil
+	}
+	state, err := node.ANAState(ctx, v.NQN(), node.NVMf)
+	if err != nil && !errors.Is(err, spdk.ErrNotFound) {
+		return nil, err
+	}
+	view.Held = state == spdk.ANAInaccessible
+	return view, nil
 }
 
 // complete says whether a subsystem has its namespace and listens; the listener comes last.
@@ -162,7 +184,7 @@ func observeRaid(ctx context.Context, node *Node, v *volume.Volume) (*volume.Rai
 	}
 	view := &volume.RaidView{Online: raid.State == spdk.RaidOnline}
 	for _, slot := range raid.Slots {
-		if id, ok := v.ReplicaOf(slot.Bdev); ok && slot.Configured {
+		if id, ok := v.ReplicaOf(slot.Bdev); ok {
 			view.Legs = append(view.Legs, id)
 		}
 	}

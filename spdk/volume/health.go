@@ -1,13 +1,30 @@
 package volume
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // LegHealth is how one leg of a running volume was seen.
 type LegHealth struct {
+	// Listed: the raid has it in a slot.
+	Listed bool
 	// Member: the raid writes to the leg, and no rebuild of it is under way.
 	Member bool
 	// Connected: its NVMe controller is in the state enabled.
 	Connected bool
+	// CNTLID is its controller's id; another one says that it was reset in between.
+	CNTLID int
+}
+
+// Steady is what a watcher remembers of a leg between two looks.
+type Steady struct {
+	// Since is since when it has been a connected member without a break; zero if it is none now.
+	Since time.Time
+	// CNTLID is its controller's id in that time.
+	CNTLID int
+	// Listed: the raid has had it in a slot.
+	Listed bool
 }
 
 // Judge says which replicas of a running assembly are to change their state on record, by how their legs were seen.
@@ -15,31 +32,127 @@ type LegHealth struct {
 //   - A leg that is no member is out-of-sync: writes may have been acknowledged without it.
 //   - A member whose controller isn't connected is suspect: the raid is about to eject it, and will then acknowledge writes without
 //     it. It has to be on record before that, so that it is never a source if the raid host, too, should fail.
-//   - A suspect is in-sync again when it has been a connected member for settle. A raid goes on listing a leg for seconds after it
-//     has begun to write without it (docs/spdk.md).
+//   - A suspect is in-sync again when it has been a connected member for settle, and so is one that was rebuilt. A raid goes on
+//     listing a leg for seconds after it has begun to write without it, and a rebuild that failed looks finished for as long
+//     (docs/spdk.md).
+//   - A leg that was being rebuilt and is in no slot any more is out-of-sync again.
 //
-// steadySince says since when each leg has been seen as a connected member without a break; Judge keeps it.
-func Judge(v *Volume, legs map[string]LegHealth, steadySince map[string]time.Time, settle time.Duration, now time.Time) map[string]ReplicaState {
+// Judge keeps memory, by replica ID.
+func Judge(v *Volume, legs map[string]LegHealth, memory map[string]Steady, settle time.Duration, now time.Time) map[string]ReplicaState {
 	changes := map[string]ReplicaState{}
 	for _, id := range v.Assembly.Legs {
 		r, leg := v.Replica(id), legs[id]
 		if r == nil {
 			continue
 		}
-		if !leg.Member || !leg.Connected {
-			delete(steadySince, id)
-		} else if steadySince[id].IsZero() {
-			steadySince[id] = now
+		m := memory[id]
+		switch {
+		case !leg.Member || !leg.Connected:
+			m.Since = time.Time{}
+		case m.Since.IsZero() || m.CNTLID != leg.CNTLID:
+			m.Since, m.CNTLID = now, leg.CNTLID
 		}
-		switch tracked := r.State == ReplicaInSync || r.State == ReplicaSuspect; {
-		case !tracked:
-		case !leg.Member:
-			changes[id] = ReplicaOutOfSync
-		case !leg.Connected && r.State == ReplicaInSync:
-			changes[id] = ReplicaSuspect
-		case leg.Connected && r.State == ReplicaSuspect && now.Sub(steadySince[id]) >= settle:
-			changes[id] = ReplicaInSync
+		wasListed := m.Listed
+		m.Listed = leg.Listed
+		memory[id] = m
+		settled := !m.Since.IsZero() && now.Sub(m.Since) >= settle
+		switch r.State {
+		case ReplicaInSync:
+			if !leg.Member {
+				changes[id] = ReplicaOutOfSync
+			} else if !leg.Connected {
+				changes[id] = ReplicaSuspect
+			}
+		case ReplicaSuspect:
+			if !leg.Member {
+				changes[id] = ReplicaOutOfSync
+			} else if settled {
+				changes[id] = ReplicaInSync
+			}
+		case ReplicaRebuilding:
+			if wasListed && !leg.Listed {
+				changes[id] = ReplicaOutOfSync
+			} else if settled {
+				changes[id] = ReplicaInSync
+			}
 		}
 	}
 	return changes
+}
+
+// What a replica that is lost again and again costs: the first losses are free, then each doubles the wait before its rebuild.
+const (
+	freeStrikes   = 3
+	firstDelay    = 5 * time.Second
+	longestDelay  = 5 * time.Minute
+	soonAfterSync = 10 * time.Minute
+)
+
+// countLoss counts a loss that came while the replica was rebuilt or soon after.
+func (r *Replica) countLoss(now time.Time) {
+	if r.State == ReplicaRebuilding || !r.SyncedAt.IsZero() && now.Sub(r.SyncedAt) < soonAfterSync {
+		r.Strikes++
+		return
+	}
+	r.Strikes = 0
+}
+
+// RebuildDelay is how long the replica has to be out-of-sync before it is rebuilt again: a link that flaps must not keep the volume
+// rebuilding for ever.
+func (r Replica) RebuildDelay() time.Duration {
+	if r.Strikes <= freeStrikes {
+		return 0
+	}
+	return min(firstDelay<<min(r.Strikes-freeStrikes-1, 10), longestDelay)
+}
+
+// NextRebuild chooses the replica that the running raid is to rebuild now: there and of the right size, not attached and not exported
+// any more from before, and out-of-sync for long enough. ok is false while there is none, or one is being rebuilt.
+func NextRebuild(v *Volume, seen Observed, now time.Time) (id string, ok bool) {
+	if v.Assembly == nil || v.Assembly.Held || v.Assembly.Stopping || len(v.InState(ReplicaRebuilding)) > 0 {
+		return "", false
+	}
+	host, known := seen.Nodes[v.Assembly.RaidHost]
+	if !known || host.Err != nil || host.Raid == nil || !host.Raid.Online {
+		return "", false
+	}
+	for _, r := range v.InState(ReplicaOutOfSync) {
+		view, known := seen.Nodes[r.Node]
+		replica, exists := view.Replicas[r.ID]
+		_, attached := host.Legs[r.ID]
+		fresh := known && view.Err == nil && exists && !replica.ExportBegun && replica.SizeBytes == v.SizeBytes
+		if fresh && !attached && !slices.Contains(host.Raid.Legs, r.ID) && now.Sub(r.Since) >= r.RebuildDelay() {
+			return r.ID, true
+		}
+	}
+	return "", false
+}
+
+// BeginRebuild puts on record that a replica is to be rebuilt by the assembly that runs.
+func (v *Volume) BeginRebuild(id string, now time.Time) {
+	v.SetReplicaState(id, ReplicaRebuilding, now)
+	if !slices.Contains(v.Assembly.Legs, id) {
+		v.Assembly.Legs = append(v.Assembly.Legs, id)
+	}
+}
+
+// Surplus returns the replicas that are not needed any more: those that are no source although as many are in-sync as there are to be.
+func (v *Volume) Surplus() []string {
+	if len(v.InState(ReplicaInSync)) < v.Parameters.Replicas {
+		return nil
+	}
+	var ids []string
+	for _, r := range v.InState(ReplicaOutOfSync) {
+		ids = append(ids, r.ID)
+	}
+	return ids
+}
+
+// UnprovenLegs returns those of the given replicas that are suspect legs of the assembly: their raid host lost sight of them, and it is
+// proven since that it acknowledged nothing without them.
+func (v *Volume) UnprovenLegs(ids []string) []string {
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+		r := v.Replica(id)
+		return r == nil || r.State != ReplicaSuspect || !slices.Contains(v.Assembly.Legs, id)
+	})
 }

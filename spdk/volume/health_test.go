@@ -28,7 +28,7 @@ func TestJudgeRecordsALegBeforeItCanBeWrittenWithout(t *testing.T) {
 			v := record("a")
 			v.Replicas[0].State = c.from
 			v.Assembly = &Assembly{Legs: ids(v)}
-			since := map[string]time.Time{}
+			since := map[string]Steady{}
 			for i, leg := range c.seen {
 				now := begin.Add(time.Duration(i) * time.Second)
 				for id, state := range Judge(v, map[string]LegHealth{v.Replicas[0].ID: leg}, since, settle, now) {

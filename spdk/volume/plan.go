@@ -41,7 +41,7 @@ type LegView struct {
 // RaidView is a raid bdev.
 type RaidView struct {
 	Online bool
-	// Legs are the replicas in its slots.
+	// Legs are the replicas in its slots, one that is being rebuilt included.
 	Legs []string
 }
 
@@ -49,6 +49,8 @@ type RaidView struct {
 type TargetView struct {
 	Complete bool
 	Hosts    []string
+	// Held: its listener is ANA inaccessible.
+	Held bool
 }
 
 // Kind is what an action does.
@@ -62,6 +64,8 @@ const (
 	UnexportReplica Kind = "unexport replica"
 	AttachLeg       Kind = "attach leg"
 	DetachLeg       Kind = "detach leg"
+	AddLeg          Kind = "add leg"
+	EjectLeg        Kind = "eject leg"
 	AssembleRaid    Kind = "assemble raid"
 	DeleteRaid      Kind = "delete raid"
 	ExportTarget    Kind = "export target"
@@ -116,12 +120,40 @@ func Plan(v *Volume, seen Observed) Steps {
 	case v.Assembly == nil || v.Assembly.Stopping:
 		p.takeDown()
 	default:
-		p.bringUp(*v.Assembly)
-		p.unexportStrangers(*v.Assembly)
+		for _, a := range v.Running() {
+			p.bringUp(a)
+			p.dropLegs(a)
+		}
+		p.rebuild(*v.Assembly)
+		p.unexportStrangers()
 	}
 	p.retireReachable()
 	p.createReplicas()
 	p.deleteRemoving()
+	return p.steps
+}
+
+// PlanStandby says what is to be done for the standby alone.
+func PlanStandby(v *Volume, seen Observed) Steps {
+	p := planner{volume: v, seen: seen}
+	if v.Standby != nil {
+		p.bringUp(*v.Standby)
+		p.dropLegs(*v.Standby)
+	}
+	return p.steps
+}
+
+// PlanReplicas says what is to be done about the lvols of a volume that a node service owns: what runs is the owner's.
+func PlanReplicas(v *Volume, seen Observed) Steps {
+	p := planner{volume: v, seen: seen}
+	p.createReplicas()
+	for _, r := range v.InState(ReplicaRemoving) {
+		if view := seen.Nodes[r.Node]; view.Err == nil && !view.Replicas[r.ID].ExportBegun {
+			if _, exists := view.Replicas[r.ID]; exists {
+				p.do(DeleteReplica, r.Node, r.ID)
+			}
+		}
+	}
 	return p.steps
 }
 
@@ -178,19 +210,29 @@ func (p *planner) deleteReplicas(replicas []Replica) {
 	}
 }
 
-// deleteRemoving deletes the replicas that were given up, where their nodes answer, and waits for none.
+// deleteRemoving deletes the replicas that were given up, where their nodes answer and no raid host holds them, and waits for none.
 func (p *planner) deleteRemoving() {
 	for _, r := range p.volume.InState(ReplicaRemoving) {
 		view, known := p.seen.Nodes[r.Node]
 		seen, exists := view.Replicas[r.ID]
 		switch {
-		case !known || view.Err != nil || !exists:
+		case !known || view.Err != nil || !exists || p.attached(r.ID):
 		case seen.ExportBegun:
 			p.do(UnexportReplica, r.Node, r.ID)
 		default:
 			p.do(DeleteReplica, r.Node, r.ID)
 		}
 	}
+}
+
+// attached says whether a raid host that answers has a replica attached.
+func (p *planner) attached(id string) bool {
+	for _, view := range p.seen.Nodes {
+		if _, attached := view.Legs[id]; view.Err == nil && attached {
+			return true
+		}
+	}
+	return false
 }
 
 // bringUp works towards a running assembly, one layer at a time.
@@ -209,28 +251,32 @@ func (p *planner) bringUp(a Assembly) {
 		return
 	}
 	want := p.volume.HostNQNs()
-	if host.Target == nil || !host.Target.Complete || !slices.Equal(host.Target.Hosts, want) {
+	if t := host.Target; t == nil || !t.Complete || t.Held != a.Held || !slices.Equal(t.Hosts, want) {
 		p.do(ExportTarget, a.RaidHost, "")
 	}
 }
 
-// exportLegs says whether every leg's replica is exported to the raid host and to nobody else.
+// exportLegs says whether every leg's replica is exported to its raid hosts and to nobody else.
 func (p *planner) exportLegs(a Assembly) bool {
 	all := true
 	for _, id := range p.volume.GoodLegs(a) {
-		r := p.volume.Replica(id)
-		view, ok := p.view(r.Node)
-		if !ok {
-			all = false
-			continue
-		}
-		seen := view.Replicas[id]
-		if !seen.Exported || !slices.Equal(seen.Hosts, []string{SPDKHostNQN(a.RaidHost)}) {
-			p.do(ExportReplica, r.Node, id)
-			all = false
-		}
+		all = p.exportLeg(id) && all
 	}
 	return all
+}
+
+func (p *planner) exportLeg(id string) bool {
+	r := p.volume.Replica(id)
+	view, ok := p.view(r.Node)
+	if !ok {
+		return false
+	}
+	seen := view.Replicas[id]
+	if seen.Exported && slices.Equal(seen.Hosts, p.volume.LegHosts(id)) {
+		return true
+	}
+	p.do(ExportReplica, r.Node, id)
+	return false
 }
 
 func (p *planner) attachLegs(a Assembly, host NodeView) bool {
@@ -244,12 +290,50 @@ func (p *planner) attachLegs(a Assembly, host NodeView) bool {
 	return all
 }
 
-// unexportStrangers takes away the exports of replicas that are no legs of the assembly: a raid host that held them before, and
-// could not be asked, is so kept from writing to them.
-func (p *planner) unexportStrangers(a Assembly) {
+// dropLegs takes replicas that are no source out of an assembly, and detaches them: what comes back is attached anew.
+func (p *planner) dropLegs(a Assembly) {
+	host := p.seen.Nodes[a.RaidHost]
+	if host.Err != nil {
+		return
+	}
+	for _, r := range p.volume.Replicas {
+		wanted := slices.Contains(a.Legs, r.ID) && r.State != ReplicaOutOfSync && r.State != ReplicaRemoving
+		_, attached := host.Legs[r.ID]
+		switch {
+		case wanted:
+		case host.Raid != nil && slices.Contains(host.Raid.Legs, r.ID):
+			p.do(EjectLeg, a.RaidHost, r.ID)
+		case attached:
+			p.do(DetachLeg, a.RaidHost, r.ID)
+		}
+	}
+}
+
+// rebuild adds the replica that is to be rebuilt to the raid that runs.
+func (p *planner) rebuild(a Assembly) {
+	host := p.seen.Nodes[a.RaidHost]
+	if host.Err != nil || host.Raid == nil || !host.Raid.Online {
+		return
+	}
+	for _, r := range p.volume.InState(ReplicaRebuilding) {
+		switch {
+		case !slices.Contains(a.Legs, r.ID) || slices.Contains(host.Raid.Legs, r.ID):
+		case !p.exportLeg(r.ID):
+		case host.Legs[r.ID].Bdev == "":
+			p.do(AttachLeg, a.RaidHost, r.ID)
+		default:
+			p.do(AddLeg, a.RaidHost, r.ID)
+		}
+	}
+}
+
+// unexportStrangers takes away the exports of replicas that are nobody's legs: a raid host that held them before, and could not be
+// asked, is so kept from writing to them.
+func (p *planner) unexportStrangers() {
 	for _, r := range p.volume.Replicas {
 		view := p.seen.Nodes[r.Node]
-		if view.Err == nil && view.Replicas[r.ID].ExportBegun && !slices.Contains(a.Legs, r.ID) {
+		stranger := len(p.volume.LegHosts(r.ID)) == 0 || r.State == ReplicaOutOfSync
+		if view.Err == nil && view.Replicas[r.ID].ExportBegun && stranger && r.State != ReplicaRemoving && !p.attached(r.ID) {
 			p.do(UnexportReplica, r.Node, r.ID)
 		}
 	}
@@ -284,6 +368,9 @@ func (p *planner) retire() bool {
 // retireReachable does the same where their raid hosts answer, and waits for none.
 func (p *planner) retireReachable() {
 	for _, a := range p.volume.Retired {
+		if _, occupied := p.volume.RunningOn(a.RaidHost); occupied {
+			continue
+		}
 		if view, known := p.seen.Nodes[a.RaidHost]; known && view.Err == nil {
 			p.takeApart(a)
 		}
@@ -342,6 +429,12 @@ func (f Finished) Empty() bool { return len(f.replicas) == 0 && len(f.assemblies
 
 // Remove takes what is gone off the record.
 func (f Finished) Remove(v *Volume) {
-	v.Replicas = slices.DeleteFunc(v.Replicas, func(r Replica) bool { return slices.Contains(f.replicas, r.ID) })
+	gone := func(id string) bool { return slices.Contains(f.replicas, id) }
+	v.Replicas = slices.DeleteFunc(v.Replicas, func(r Replica) bool { return gone(r.ID) })
+	for _, a := range []*Assembly{v.Assembly, v.Standby} {
+		if a != nil {
+			a.Legs = slices.DeleteFunc(a.Legs, gone)
+		}
+	}
 	v.Retired = slices.DeleteFunc(v.Retired, func(a Assembly) bool { return slices.Contains(f.assemblies, a.Number) })
 }

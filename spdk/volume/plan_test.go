@@ -61,7 +61,7 @@ func (w *world) apply(v *Volume, a Action) error {
 		if !ok {
 			return fmt.Errorf("%s: no lvol", a)
 		}
-		r.ExportBegun, r.Exported, r.Hosts = true, true, []string{SPDKHostNQN(v.Assembly.RaidHost)}
+		r.ExportBegun, r.Exported, r.Hosts = true, true, v.LegHosts(a.Replica)
 		n.Replicas[a.Replica] = r
 	case UnexportReplica:
 		r := n.Replicas[a.Replica]
@@ -73,17 +73,28 @@ func (w *world) apply(v *Volume, a Action) error {
 		}
 		n.Legs[a.Replica] = LegView{Bdev: "b"}
 	case DetachLeg:
-		if n.Raid != nil {
+		if n.Raid != nil && slices.Contains(n.Raid.Legs, a.Replica) {
 			return fmt.Errorf("%s: a raid uses it", a)
 		}
 		delete(n.Legs, a.Replica)
 	case AssembleRaid:
-		for _, id := range v.GoodLegs(*v.Assembly) {
+		assembly, _ := v.RunningOn(a.Node)
+		for _, id := range v.GoodLegs(assembly) {
 			if n.Legs[id].Bdev == "" {
 				return fmt.Errorf("%s: leg %s is not attached", a, id)
 			}
 		}
-		n.Raid = &RaidView{Online: true, Legs: v.GoodLegs(*v.Assembly)}
+		n.Raid = &RaidView{Online: true, Legs: v.GoodLegs(assembly)}
+	case AddLeg:
+		if assembly, _ := v.RunningOn(a.Node); assembly.Held || n.Legs[a.Replica].Bdev == "" {
+			return fmt.Errorf("%s: held, or not attached", a)
+		}
+		n.Raid.Legs = append(n.Raid.Legs, a.Replica)
+	case EjectLeg:
+		if len(n.Raid.Legs) == 1 {
+			return fmt.Errorf("%s: the last leg", a)
+		}
+		n.Raid.Legs = slices.DeleteFunc(slices.Clone(n.Raid.Legs), func(id string) bool { return id == a.Replica })
 	case DeleteRaid:
 		if n.Target != nil {
 			return fmt.Errorf("%s: it is exported", a)
@@ -93,7 +104,8 @@ func (w *world) apply(v *Volume, a Action) error {
 		if n.Raid == nil || !n.Raid.Online {
 			return fmt.Errorf("%s: no raid", a)
 		}
-		n.Target = &TargetView{Complete: true, Hosts: v.HostNQNs()}
+		assembly, _ := v.RunningOn(a.Node)
+		n.Target = &TargetView{Complete: true, Hosts: v.HostNQNs(), Held: assembly.Held}
 	case UnexportTarget:
 		n.Target = nil
 	}

@@ -59,8 +59,9 @@ type Replica struct {
 	State   ReplicaState `json:"state"`
 	// Since is when State was entered.
 	Since time.Time `json:"since"`
-	// Strikes counts the times in a row that the replica was lost soon after it had been rebuilt, or while it was: each makes
-	// the wait before the next rebuild longer.
+	// SyncedAt is when it was last rebuilt; zero if it never was.
+	SyncedAt time.Time `json:"syncedAt,omitzero"`
+	// Strikes counts the times in a row that the replica was lost soon after it had been rebuilt, or while it was; see RebuildDelay.
 	Strikes int `json:"strikes,omitempty"`
 }
 
@@ -210,11 +211,82 @@ func (v *Volume) HostNQNs() []string {
 	return hosts
 }
 
-// SetReplicaState changes a replica's state, and since when.
+// SetReplicaState changes a replica's state, and since when. One that is no longer a source is no leg of the standby either.
 func (v *Volume) SetReplicaState(id string, state ReplicaState, now time.Time) {
-	if r := v.Replica(id); r != nil && r.State != state {
-		r.State, r.Since = state, now
+	r := v.Replica(id)
+	if r == nil || r.State == state {
+		return
 	}
+	switch state {
+	case ReplicaInSync:
+		if r.State == ReplicaRebuilding {
+			r.SyncedAt = now
+		}
+	case ReplicaOutOfSync:
+		r.countLoss(now)
+		fallthrough
+	case ReplicaRebuilding, ReplicaRemoving:
+		if v.Standby != nil {
+			v.Standby.Legs = slices.DeleteFunc(v.Standby.Legs, func(leg string) bool { return leg == id })
+		}
+	}
+	r.State, r.Since = state, now
+}
+
+// LegHosts are the NQNs of the raid hosts that a replica's export must allow, and no others.
+func (v *Volume) LegHosts(id string) []string {
+	var hosts []string
+	for _, a := range v.Running() {
+		if slices.Contains(a.Legs, id) {
+			hosts = append(hosts, SPDKHostNQN(a.RaidHost))
+		}
+	}
+	slices.Sort(hosts)
+	return hosts
+}
+
+// Running returns the assemblies that are to exist: the one that serves the hosts and the standby.
+func (v *Volume) Running() []Assembly {
+	var found []Assembly
+	if v.Assembly != nil && !v.Assembly.Stopping {
+		found = append(found, *v.Assembly)
+		if v.Standby != nil {
+			found = append(found, *v.Standby)
+		}
+	}
+	return found
+}
+
+// RunningOn returns the assembly that is to exist on a node. An assembly and its standby are on different ones.
+func (v *Volume) RunningOn(node string) (Assembly, bool) {
+	for _, a := range v.Running() {
+		if a.RaidHost == node {
+			return a, true
+		}
+	}
+	return Assembly{}, false
+}
+
+// Stop has the volume run nowhere: nobody uses it any more.
+func (v *Volume) Stop() {
+	if v.Assembly != nil {
+		v.Assembly.Stopping = true
+	}
+	v.RetireStandby()
+	v.MoveTo = ""
+}
+
+// RetireStandby gives the standby up. What is left of it is taken apart when its raid host answers.
+func (v *Volume) RetireStandby() {
+	if v.Standby != nil {
+		v.Retired = append(v.Retired, *v.Standby)
+		v.Standby = nil
+	}
+}
+
+// IsRetiredOn says whether something of a former assembly may be left on a node.
+func (v *Volume) IsRetiredOn(node string) bool {
+	return slices.ContainsFunc(v.Retired, func(a Assembly) bool { return a.RaidHost == node })
 }
 
 // Clone returns a deep copy.

@@ -1,0 +1,205 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// connectLimit bounds the connecting or deleting of one path.
+const connectLimit = 15 * time.Second
+
+// wantsStandby says whether a standby is to be kept: asked for, and another assembly would have a leg to run on.
+func wantsStandby(v *volume.Volume) bool {
+	return v.Parameters.Standby && slices.ContainsFunc(v.InState(volume.ReplicaInSync), func(r volume.Replica) bool { return r.Node != v.Assembly.RaidHost })
+}
+
+// standbyReady says whether the standby is complete and this machine connected to it.
+func (w *watcher) standbyReady(wv *watchedVolume, v *volume.Volume) bool {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	return v.Standby != nil && wv.ready == v.Standby.Number
+}
+
+// keepStandby sees to it that a standby is ready, over the legs that are in-sync. One that has become stale, or whose node is gone, is
+// given up for a new one: a leg can join a raid by a rebuild only, and two raids must not write at once.
+func (w *watcher) keepStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
+	switch {
+	case v.Standby == nil && !wantsStandby(v):
+		return nil
+	case v.Standby == nil:
+		_, err := w.makeStandby(ctx, wv, v, "")
+		return err
+	case !wantsStandby(v) || stale(v) || w.standbyLost(v):
+		_, err := w.dropStandby(ctx, wv, v)
+		return err
+	case !w.standbyReady(wv, v):
+		_, err := w.finishStandby(ctx, wv, v)
+		return err
+	}
+	return nil
+}
+
+// standbyLost says whether the standby's node has not answered for a whole stall budget, or has no raid of the volume.
+func (w *watcher) standbyLost(v *volume.Volume) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.nodes[v.Standby.RaidHost]
+	switch {
+	case n == nil || n.err == nil && n.lookedAt.IsZero():
+		return false
+	case n.err != nil:
+		return w.clock.Since(n.downSince) >= v.Parameters.Budgets.ReplicaStall
+	}
+	_, there := n.health.Raids[v.RaidName()]
+	return v.Standby.Running && !there
+}
+
+// dropStandby deletes this machine's path to the standby and retires it.
+func (w *watcher) dropStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume) (*volume.Volume, error) {
+	if node, err := w.server.cluster.Node(v.Standby.RaidHost); err == nil {
+		limited, cancel := context.WithTimeout(ctx, connectLimit)
+		defer cancel()
+		if err := w.server.fabrics.DisconnectPath(limited, v.NQN(), node.NVMf.String()); err != nil {
+			return nil, fmt.Errorf("let go of the standby on %s: %w", node.Name, err)
+		}
+	}
+	klog.FromContext(ctx).Info("Standby is given up", "volumeID", v.ID, "node", v.Standby.RaidHost, "legs", v.Standby.Legs)
+	return w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+		v.RetireStandby()
+		return true, nil
+	})
+}
+
+// makeStandby puts a standby on record, on the node to, or on the best one if to is empty, and makes it ready.
+func (w *watcher) makeStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume, to string) (*volume.Volume, error) {
+	host, err := w.chooseStandby(ctx, v, to)
+	if err != nil {
+		return nil, err
+	}
+	v, err = w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+		if v.Standby != nil || v.IsRetiredOn(host) || v.Assembly.RaidHost == host {
+			return false, volume.ErrConflict
+		}
+		a := volume.Assembly{Number: v.Assemblies + 1, RaidHost: host, Held: true}
+		for _, r := range v.InState(volume.ReplicaInSync) {
+			if host == r.Node || !slices.Contains(w.down(), r.Node) {
+				a.Legs = append(a.Legs, r.ID)
+			}
+		}
+		if len(a.Legs) == 0 {
+			return false, volume.ErrNoGoodReplica
+		}
+		v.Standby, v.Assemblies = &a, a.Number
+		return true, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w.finishStandby(ctx, wv, v)
+}
+
+// finishStandby makes what is on record of the standby and connects this machine's path to it.
+func (w *watcher) finishStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume) (*volume.Volume, error) {
+	host := v.Standby.RaidHost
+	if err := w.converger.RunStandby(ctx, v, w.down()...); err != nil {
+		return nil, fmt.Errorf("make the standby on %s: %w", host, err)
+	}
+	if !v.Standby.Running {
+		number := v.Standby.Number
+		var err error
+		v, err = w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+			if v.Standby == nil || v.Standby.Number != number {
+				return false, volume.ErrConflict
+			}
+			v.Standby.Running = true
+			return true, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := w.connectPath(ctx, v, host); err != nil {
+		return nil, fmt.Errorf("connect to the standby on %s: %w", host, err)
+	}
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	wv.ready = v.Standby.Number
+	klog.FromContext(ctx).V(2).Info("Standby is ready", "volumeID", v.ID, "node", host, "legs", v.Standby.Legs)
+	return v, nil
+}
+
+// connectPath connects this machine to a raid host of the volume, if it uses the volume at all.
+func (w *watcher) connectPath(ctx context.Context, v *volume.Volume, host string) error {
+	node, err := w.server.cluster.Node(host)
+	if err != nil {
+		return err
+	}
+	target, err := w.server.targetAt(v, host)
+	if err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
+	_, err = w.server.fabrics.ConnectPath(limited, target, node.NVMf.String())
+	return err
+}
+
+// chooseStandby returns the node for a standby: the one asked for, else of those that answer one that holds an in-sync replica, the one
+// with the fewest raids; else any other.
+func (w *watcher) chooseStandby(ctx context.Context, v *volume.Volume, to string) (string, error) {
+	down := w.down()
+	may := func(node string) bool {
+		return node != v.Assembly.RaidHost && !v.IsRetiredOn(node) && !slices.Contains(down, node) && (to == "" || to == node)
+	}
+	var holders, others []string
+	for _, node := range w.server.cluster.Names() {
+		holds := slices.ContainsFunc(v.InState(volume.ReplicaInSync), func(r volume.Replica) bool { return r.Node == node })
+		switch {
+		case may(node) && holds:
+			holders = append(holders, node)
+		case may(node):
+			others = append(others, node)
+		}
+	}
+	var errs []error
+	for _, candidates := range [][]string{holders, others} {
+		best, fewest := "", 0
+		for _, name := range candidates {
+			raids, err := w.raids(ctx, name)
+			switch {
+			case err != nil:
+				errs = append(errs, err)
+			case best == "" || raids < fewest:
+				best, fewest = name, raids
+			}
+		}
+		if best != "" {
+			return best, nil
+		}
+	}
+	return "", fmt.Errorf("%w: no SPDK node is left for another assembly: %w", volume.ErrNodeDown, errors.Join(errs...))
+}
+
+// raids returns how many raids run on a node.
+func (w *watcher) raids(ctx context.Context, name string) (int, error) {
+	w.mu.Lock()
+	n := w.nodes[name]
+	known := n != nil && n.err == nil && !n.lookedAt.IsZero()
+	var count int
+	if known {
+		count = len(n.health.Raids)
+	}
+	w.mu.Unlock()
+	if known {
+		return count, nil
+	}
+	health, err := w.ask(ctx, name)
+	return len(health.Raids), err
+}

@@ -1,0 +1,280 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/holdfast-csi/holdfast/spdk/converge"
+	"github.com/holdfast-csi/holdfast/spdk/timeouts"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+const (
+	// tendLimit bounds one tending of a volume.
+	tendLimit = time.Minute
+	// A volume that can't be made whole now is tended again after a pause that doubles from shortestPause to longestPause.
+	shortestPause = timeouts.WatchInterval
+	longestPause  = 10 * time.Second
+	// maxRebuilds is how many rebuilds may run on one raid host at a time.
+	maxRebuilds = 2
+)
+
+// tendIfDue has a volume tended in the background: at once if its raid host is lost, else when something is to be done and it is due.
+func (w *watcher) tendIfDue(ctx context.Context, wv *watchedVolume, l loss, seen watchedNode) {
+	wv.mu.Lock()
+	now := w.clock.Now()
+	due := l.why != "" || !now.Before(wv.next) && wv.wants(seen, now)
+	if wv.record == nil || wv.switching || !due {
+		wv.mu.Unlock()
+		return
+	}
+	select {
+	case wv.tending <- struct{}{}:
+	default:
+		wv.mu.Unlock()
+		return
+	}
+	wv.switching = l.why != "" && !l.gone
+	wv.mu.Unlock()
+	w.running.Go(func() {
+		defer func() { <-wv.tending }()
+		w.tendOnce(ctx, wv, l)
+	})
+}
+
+// hold waits until nobody tends the volume and keeps it so until release is called.
+func (wv *watchedVolume) hold(ctx context.Context) (release func(), err error) {
+	select {
+	case wv.tending <- struct{}{}:
+		return func() { <-wv.tending }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: what it runs on is being changed: %w", volume.ErrBusy, ctx.Err())
+	}
+}
+
+// wants says whether anything about the volume is not as it should be. The caller holds wv.mu.
+func (wv *watchedVolume) wants(seen watchedNode, now time.Time) bool {
+	v := wv.record
+	if v == nil || v.Assembly == nil {
+		return false
+	}
+	if v.Assembly.Held || v.MoveTo != "" || len(v.Retired) > 0 || wv.seen == 0 {
+		return true
+	}
+	if len(v.InState(volume.ReplicaOutOfSync, volume.ReplicaRemoving)) > 0 {
+		return true
+	}
+	for _, r := range v.InState(volume.ReplicaRebuilding) {
+		if !wv.memory[r.ID].Listed {
+			return true
+		}
+	}
+	return v.Standby == nil && wantsStandby(v) || v.Standby != nil && (wv.ready != v.Standby.Number || stale(v))
+}
+
+// tendOnce tends the volume and notes when it is to be tended again: soon if its record has changed, later and later if not.
+func (w *watcher) tendOnce(ctx context.Context, wv *watchedVolume, l loss) {
+	ctx, cancel := context.WithTimeout(ctx, tendLimit)
+	defer cancel()
+	err := w.tend(ctx, wv, l)
+	var blocked *converge.BlockedError
+	switch {
+	case err == nil || errors.Is(err, volume.ErrConflict):
+	case errors.As(err, &blocked) && l.why == "":
+		klog.FromContext(ctx).V(2).Info("Volume waits", "volumeID", wv.id, "err", err)
+	default:
+		klog.FromContext(ctx).Info("Volume can't be made whole yet", "volumeID", wv.id, "err", err)
+	}
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	wv.switching = false
+	var revision uint64 = 1
+	if wv.record != nil {
+		revision = wv.record.Revision
+	}
+	if revision != wv.seen {
+		wv.pause = shortestPause
+	} else {
+		wv.pause = min(2*wv.pause, longestPause)
+	}
+	wv.seen, wv.next = revision, w.clock.Now().Add(wv.pause)
+}
+
+// tend does the next thing that the volume needs. The caller holds the volume's token.
+func (w *watcher) tend(ctx context.Context, wv *watchedVolume, l loss) error {
+	v, err := w.server.get(ctx, wv.id)
+	if err != nil || v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Stopping {
+		wv.forget()
+		return err
+	}
+	wv.remember(w, v)
+	switch {
+	case l.gone && !w.standbyReady(wv, v):
+		return w.makeAgain(ctx, wv, v)
+	case l.why != "":
+		return w.switchOver(ctx, wv, v, l)
+	case v.Assembly.Held:
+		return w.finishSwitch(ctx, wv, v, loss{why: "a switch was begun"})
+	case v.MoveTo != "":
+		return w.move(ctx, wv, v)
+	}
+	v, healErr := w.heal(ctx, wv, v)
+	if v == nil {
+		return healErr
+	}
+	return errors.Join(healErr, w.keepStandby(ctx, wv, v))
+}
+
+// remember keeps the record as it was just read or written.
+func (wv *watchedVolume) remember(w *watcher, v *volume.Volume) {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	wv.record, wv.readAt = v, w.clock.Now()
+}
+
+func (wv *watchedVolume) forget() {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	wv.record = nil
+}
+
+// modify changes the record as long as the volume is ours and runs as the assembly of that number.
+func (w *watcher) modify(ctx context.Context, wv *watchedVolume, number uint32, change func(*volume.Volume) (bool, error)) (*volume.Volume, error) {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	v, err := volume.Modify(ctx, w.server.store, wv.id, func(v *volume.Volume) (bool, error) {
+		if v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Number != number || v.Assembly.Stopping {
+			return false, fmt.Errorf("%w: it is not assembly %d of this node any more", volume.ErrConflict, number)
+		}
+		return change(v)
+	})
+	if err != nil {
+		wv.record = nil // read it again
+		return nil, err
+	}
+	wv.record, wv.readAt = v, w.clock.Now()
+	return v, nil
+}
+
+// down returns the SPDK nodes that did not answer when they were last looked at.
+func (w *watcher) down() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var names []string
+	for name, n := range w.nodes {
+		if !n.downSince.IsZero() {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// makeAgain makes a lost raid and its target again where they were, of the legs that are in-sync on record. The same host is still
+// attached and sends every write again that was not acknowledged, so that all of them may be used at once. Legs whose nodes don't
+// answer are left out, and on record as out-of-sync before.
+func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
+	v, err := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+		for _, r := range v.InState(volume.ReplicaRebuilding) {
+			v.SetReplicaState(r.ID, volume.ReplicaOutOfSync, w.clock.Now().UTC())
+		}
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	err = w.converger.Run(ctx, v, w.down()...)
+	var blocked *converge.BlockedError
+	if !errors.As(err, &blocked) || blocked.Waits(v.Assembly.RaidHost) {
+		return err
+	}
+	v, modifyErr := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+		for _, leg := range v.GoodLegs(*v.Assembly) {
+			if blocked.Waits(v.Replica(leg).Node) {
+				v.SetReplicaState(leg, volume.ReplicaOutOfSync, w.clock.Now().UTC())
+			}
+		}
+		if len(v.GoodLegs(*v.Assembly)) == 0 {
+			return false, errors.Join(volume.ErrNoGoodReplica, blocked)
+		}
+		return true, nil
+	})
+	if modifyErr != nil {
+		return modifyErr
+	}
+	return w.converger.Run(ctx, v, w.down()...)
+}
+
+// heal brings what runs in line with the record, begins the next rebuild, and takes off the record what is gone. It returns the record
+// as it is then.
+func (w *watcher) heal(ctx context.Context, wv *watchedVolume, v *volume.Volume) (*volume.Volume, error) {
+	down := w.down()
+	runErr := w.converger.Run(ctx, v, down...)
+	seen := w.converger.Observe(ctx, v, down...)
+	begin, gone := "", volume.Gone(v, seen)
+	if w.mayRebuild(v.Assembly.RaidHost) {
+		begin, _ = volume.NextRebuild(v, seen, w.clock.Now())
+	}
+	surplus := v.Surplus()
+	if begin == "" && gone.Empty() && len(surplus) == 0 {
+		return v, runErr
+	}
+	v, err := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+		gone.Remove(v)
+		now := w.clock.Now().UTC()
+		for _, id := range surplus {
+			v.SetReplicaState(id, volume.ReplicaRemoving, now)
+		}
+		if r := v.Replica(begin); r != nil && r.State == volume.ReplicaOutOfSync && len(v.InState(volume.ReplicaRebuilding)) == 0 {
+			v.BeginRebuild(begin, now)
+			klog.FromContext(ctx).Info("Rebuild begins", "volumeID", v.ID, "replica", begin, "node", r.Node, "raidHost", v.Assembly.RaidHost, "strikes", r.Strikes)
+		}
+		return true, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v, w.converger.Run(ctx, v, down...)
+}
+
+// mayRebuild says whether a raid host can take one rebuild more.
+func (w *watcher) mayRebuild(host string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.nodes[host]
+	if n == nil || n.err != nil {
+		return false
+	}
+	running := 0
+	for _, raid := range n.health.Raids {
+		if raid.Rebuild != nil {
+			running++
+		}
+	}
+	return running < maxRebuilds
+}
+
+// move makes the raid host the one that an operator asked for. Nothing is moved while a replica is being rebuilt or under suspicion.
+func (w *watcher) move(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
+	to := v.MoveTo
+	if _, err := w.server.cluster.Node(to); err != nil || to == v.Assembly.RaidHost {
+		_, err := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+			v.MoveTo = ""
+			return true, nil
+		})
+		return err
+	}
+	if len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) > 0 {
+		return fmt.Errorf("%w: it moves to %s when its rebuild has ended", volume.ErrBusy, to)
+	}
+	return w.switchOver(ctx, wv, v, loss{why: "an operator asked for it"})
+}
+
+// stale says whether the standby lacks a leg that is in-sync.
+func stale(v *volume.Volume) bool {
+	return slices.ContainsFunc(v.InState(volume.ReplicaInSync), func(r volume.Replica) bool { return !slices.Contains(v.Standby.Legs, r.ID) })
+}
