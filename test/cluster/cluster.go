@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -36,6 +37,8 @@ type Options struct {
 	PoolBytes int64
 	// RPCLatency is how long the nodes take for each call.
 	RPCLatency time.Duration
+	// Stall is the replica stall budget that the nodes are configured for; default StallBudget.
+	Stall time.Duration
 	// Steps, if not nil, can make the driver's steps fail.
 	Steps *Steps
 }
@@ -97,7 +100,7 @@ func (c *Cluster) must(err error) {
 func (c *Cluster) addNode(name string, o Options) {
 	c.t.Helper()
 	socket := filepath.Join(c.Dir, name+".sock")
-	nvme, transport := nodeOptions(c.t)
+	nvme, transport := nodeOptions(c.t, cmp.Or(o.Stall, StallBudget))
 	node, err := sim.New(sim.Config{
 		Name: name, Socket: socket, Network: c.Network, NVMeOptions: nvme, Transport: transport, RPCLatency: o.RPCLatency,
 		Pools: []sim.PoolConfig{{Name: Pool, SizeBytes: o.PoolBytes}},
@@ -109,9 +112,9 @@ func (c *Cluster) addNode(name string, o Options) {
 	c.Config.Nodes = append(c.Config.Nodes, driver.NodeConfig{Name: name, RPC: "unix://" + socket, NVMf: freeAddress(c.t)})
 }
 
-// nodeOptions are what an SPDK node is started with so that it holds StallBudget.
-func nodeOptions(t testing.TB) (nvme, transport map[string]any) {
-	v, err := timeouts.Derive(timeouts.Budgets{ReplicaStall: StallBudget, TargetLoss: timeouts.DefaultBudgets().TargetLoss})
+// nodeOptions are what an SPDK node is started with so that it holds a stall budget.
+func nodeOptions(t testing.TB, stall time.Duration) (nvme, transport map[string]any) {
+	v, err := timeouts.Derive(timeouts.Budgets{ReplicaStall: stall, TargetLoss: timeouts.DefaultBudgets().TargetLoss})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,282 @@
+// Package healing runs controller and node service together on simulated SPDK nodes and makes parts fail under load.
+package healing
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/go-logr/logr/testr"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"github.com/holdfast-csi/holdfast/controller"
+	"github.com/holdfast-csi/holdfast/node"
+	"github.com/holdfast-csi/holdfast/node/userspace"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+	"github.com/holdfast-csi/holdfast/test/cluster"
+)
+
+const (
+	mib = int64(1) << 20
+	// stall is the replica stall budget, the tightest there is.
+	stall = 10 * time.Second
+	host  = "host"
+	// long bounds what is to succeed.
+	long = 90 * time.Second
+)
+
+// bench is a cluster with a controller that sweeps and a machine whose node service watches.
+type bench struct {
+	*cluster.Cluster
+	t          *testing.T
+	ctx        context.Context
+	controller *controller.Server
+	node       *node.Server
+	machine    *userspace.Machine
+	stopNode   func()
+}
+
+func newBench(t *testing.T, nodes int) *bench {
+	t.Helper()
+	b := &bench{Cluster: cluster.New(t, nodes, cluster.Options{Stall: stall}), t: t}
+	b.ctx = klog.NewContext(t.Context(), testr.NewWithOptions(t, testr.Options{LogTimestamp: true}))
+	b.RegisterHosts(host)
+	var err error
+	b.machine, err = userspace.New(userspace.Options{Dir: filepath.Join(b.Dir, "dev")})
+	b.must(err)
+	t.Cleanup(b.machine.Close)
+	b.controller, err = controller.New(b.ctx, controller.Options{Store: b.Store, Cluster: b.Cluster.Cluster, Clock: clock.RealClock{}, ThinOvercommit: 1})
+	b.must(err)
+	ctx, cancel := context.WithCancel(b.ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { b.controller.SweepEvery(ctx, clock.RealClock{}, time.Second) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	b.startNode()
+	t.Cleanup(func() { b.stopNode() })
+	return b
+}
+
+// startNode starts the node service; what is attached and mounted is the machine's.
+func (b *bench) startNode() {
+	b.t.Helper()
+	var err error
+	b.node, err = node.New(node.Options{
+		Name: host, Store: b.Store, Cluster: b.Cluster.Cluster, Fabrics: b.machine, FileSystems: b.machine, Mounts: b.machine,
+		StateDir: filepath.Join(b.Dir, "state"), Clock: clock.RealClock{},
+	})
+	b.must(err)
+	ctx, cancel := context.WithCancel(b.ctx)
+	watched := make(chan error, 1)
+	go func() { watched <- b.node.Watch(ctx) }()
+	b.stopNode = func() {
+		cancel()
+		if err := <-watched; err != nil {
+			b.t.Error(err)
+		}
+	}
+}
+
+func (b *bench) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) staging() string { return filepath.Join(b.Dir, "staging") }
+
+var capability = &csi.VolumeCapability{
+	AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
+	AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+}
+
+// create makes a volume and returns its ID.
+func (b *bench) create(name string, size int64, parameters map[string]string) string {
+	b.t.Helper()
+	all := map[string]string{volume.ParamReplicaStallBudget: stall.String()}
+	for key, value := range parameters {
+		all[key] = value
+	}
+	resp, err := b.controller.CreateVolume(b.ctx, &csi.CreateVolumeRequest{
+		Name: name, Parameters: all, VolumeCapabilities: []*csi.VolumeCapability{capability}, CapacityRange: &csi.CapacityRange{RequiredBytes: size},
+	})
+	b.must(err)
+	return resp.GetVolume().GetVolumeId()
+}
+
+// use publishes and stages a volume.
+func (b *bench) use(id string) *userspace.File {
+	b.t.Helper()
+	_, err := b.controller.ControllerPublishVolume(b.ctx, &csi.ControllerPublishVolumeRequest{VolumeId: id, NodeId: host, VolumeCapability: capability})
+	b.must(err)
+	_, err = b.node.NodeStageVolume(b.ctx, &csi.NodeStageVolumeRequest{VolumeId: id, StagingTargetPath: b.staging(), VolumeCapability: capability})
+	b.must(err)
+	file, err := b.machine.Open(b.staging())
+	b.must(err)
+	return file
+}
+
+// release unstages, unpublishes and deletes it, and wants nothing to be left.
+func (b *bench) release(id string) {
+	b.t.Helper()
+	b.retry(func() error {
+		_, err := b.node.NodeUnstageVolume(b.ctx, &csi.NodeUnstageVolumeRequest{VolumeId: id, StagingTargetPath: b.staging()})
+		return err
+	})
+	b.retry(func() error {
+		_, err := b.controller.ControllerUnpublishVolume(b.ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: host})
+		return err
+	})
+	b.retry(func() error {
+		_, err := b.controller.DeleteVolume(b.ctx, &csi.DeleteVolumeRequest{VolumeId: id})
+		return err
+	})
+	b.eventually("nothing is left", func() bool { return len(b.Leftovers()) == 0 })
+}
+
+func (b *bench) retry(f func() error) {
+	b.t.Helper()
+	var err error
+	for end := time.Now().Add(long); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if err = f(); err == nil {
+			return
+		}
+	}
+	b.t.Fatal(err)
+}
+
+func (b *bench) eventually(what string, ok func() bool) {
+	b.t.Helper()
+	for end := time.Now().Add(long); !ok(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.t.Fatalf("not within %s: %s", long, what)
+		}
+	}
+}
+
+// whole says whether the volume has all its replicas in-sync and a standby.
+func (b *bench) whole(id string) bool {
+	v := b.Record(id)
+	inSync := len(v.InState(volume.ReplicaInSync))
+	return inSync == v.Parameters.Replicas && inSync == len(v.Replicas) && len(v.Retired) == 0 &&
+		(v.Assembly == nil || !v.Assembly.Held && (!v.Parameters.Standby || v.Standby != nil && v.Standby.Running))
+}
+
+const blockBytes = 16 << 10
+
+// load writes to a volume, each writer to blocks of its own, and remembers what was acknowledged.
+type load struct {
+	b    *bench
+	file *userspace.File
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu         sync.Mutex
+	generation []uint32
+	writes     int
+	longest    time.Duration
+	errs       []error
+}
+
+func (b *bench) load(file *userspace.File) *load {
+	ctx, cancel := context.WithCancel(b.ctx)
+	l := &load{b: b, file: file, stop: cancel, generation: make([]uint32, file.SizeBytes()/blockBytes)}
+	for writer := range 4 {
+		l.wg.Go(func() { l.write(ctx, writer) })
+	}
+	return l
+}
+
+func (l *load) write(ctx context.Context, writer int) {
+	buf := make([]byte, blockBytes)
+	for ctx.Err() == nil {
+		block := writer + 4*rand.IntN((len(l.generation)-writer+3)/4)
+		next := l.generation[block] + 1
+		pattern(buf, block, next)
+		begin := time.Now()
+		err := l.file.WriteAt(context.WithoutCancel(ctx), buf, int64(block)*blockBytes)
+		l.mu.Lock()
+		if err != nil {
+			l.errs = append(l.errs, err)
+			l.mu.Unlock()
+			return
+		}
+		l.generation[block] = next
+		l.writes++
+		l.longest = max(l.longest, time.Since(begin))
+		l.mu.Unlock()
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// pause returns the longest pause since the last call.
+func (l *load) pause() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	longest := l.longest
+	l.longest = 0
+	return longest
+}
+
+// pauseUntilNextWrite waits until a write that began after the call is acknowledged.
+func (l *load) pauseUntilNextWrite() {
+	l.mu.Lock()
+	before := l.writes
+	l.mu.Unlock()
+	l.b.eventually("writes go on", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.writes > before+8 || len(l.errs) > 0
+	})
+}
+
+// verify ends the load and compares every block with what was written to it last.
+func (l *load) verify() {
+	l.b.t.Helper()
+	l.stop()
+	l.wg.Wait()
+	for _, err := range l.errs {
+		l.b.t.Error(err)
+	}
+	l.b.t.Logf("%d writes acknowledged", l.writes)
+	l.check(func(buf []byte, off int64) error { return l.file.ReadAt(l.b.ctx, buf, off) })
+}
+
+func (l *load) check(read func(buf []byte, off int64) error) {
+	l.b.t.Helper()
+	buf, want := make([]byte, blockBytes), make([]byte, blockBytes)
+	for block, generation := range l.generation {
+		if generation == 0 {
+			continue
+		}
+		l.b.must(read(buf, int64(block)*blockBytes))
+		pattern(want, block, generation)
+		if !bytes.Equal(buf, want) {
+			l.b.t.Fatalf("block %d does not hold generation %d", block, generation)
+		}
+	}
+}
+
+func pattern(p []byte, block int, generation uint32) {
+	source := rand.NewPCG(uint64(block), uint64(generation))
+	for i := 0; i < len(p); i += 8 {
+		binary.LittleEndian.PutUint64(p[i:], source.Uint64())
+	}
+}
+
+func (b *bench) describe(id string) string {
+	v := b.Record(id)
+	text := ""
+	for _, r := range v.Replicas {
+		text += fmt.Sprintf(" %s@%s:%s", r.ID, r.Node, r.State)
+	}
+	return fmt.Sprintf("assembly %+v standby %+v retired %d replicas%s", v.Assembly, v.Standby, len(v.Retired), text)
+}
