@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -158,30 +159,32 @@ func (w *watcher) pathLive(ctx context.Context, v *volume.Volume) bool {
 	return err != nil || slices.ContainsFunc(paths, func(p nvmeof.PathState) bool { return p.Address == node.NVMf.String() && p.State == nvmeof.StateLive })
 }
 
-// cutOff says whether it is the raid host that is cut off, rather than the legs that it has just lost sight of: they are all of its
-// good ones, or this machine doesn't reach it either; and the standby sees them. Then the volume moves before SPDK may acknowledge a
-// write without them.
+// cutOff says whether it is the raid host that is cut off, rather than the legs that it has just lost sight of: this machine doesn't reach
+// it either; or the standby sees more good legs than the raid host does, among them one whose node answers this machine, so that it is
+// not just slower to notice. Then the volume moves before SPDK may acknowledge a write without them.
 func (w *watcher) cutOff(ctx context.Context, v *volume.Volume, name string, n *watchedNode, away []string) loss {
 	if v.Standby == nil || !v.Standby.Running {
 		return loss{}
 	}
 	w.mu.Lock()
 	before := n.before // the legs were connected then
-	standby := w.nodes[v.Standby.RaidHost]
-	var seen watchedNode
-	if standby != nil {
-		seen = *standby
-	}
 	w.mu.Unlock()
-	if standby == nil || seen.err != nil {
+	health, err := w.ask(ctx, v.Standby.RaidHost)
+	if err != nil {
 		return loss{}
 	}
-	legs, ok := converge.LegHealth(v, *v.Standby, seen.health)
-	if !ok || !slices.ContainsFunc(away, func(id string) bool { return legs[id].Connected }) {
+	legs, ok := converge.LegHealth(v, *v.Standby, health)
+	if !ok {
 		return loss{}
 	}
-	all := len(away) == len(v.GoodLegs(*v.Assembly))
-	if !all && w.greetNow(ctx, name, n) {
+	good := v.GoodLegs(*v.Assembly)
+	sees := len(slices.DeleteFunc(slices.Clone(good), func(id string) bool { return !legs[id].Connected }))
+	switch {
+	case sees == 0:
+		return loss{}
+	case !w.greetNow(ctx, name, n):
+	case sees > len(good)-len(away) && w.anyAnswers(ctx, v, slices.DeleteFunc(slices.Clone(away), func(id string) bool { return !legs[id].Connected })):
+	default:
 		return loss{}
 	}
 	values, err := timeouts.Derive(v.Parameters.Budgets)
@@ -189,4 +192,22 @@ func (w *watcher) cutOff(ctx context.Context, v *volume.Volume, name string, n *
 		return loss{}
 	}
 	return loss{why: "it is cut off from its legs", unproven: away, by: before.Add(values.Leg.FastIOFail)}
+}
+
+// anyAnswers says whether the NVMe/TCP target of a node that holds one of the replicas answers this machine.
+func (w *watcher) anyAnswers(ctx context.Context, v *volume.Volume, replicas []string) bool {
+	ctx, cancel := context.WithTimeout(ctx, greetLimit)
+	defer cancel()
+	var wg sync.WaitGroup
+	answers := make([]bool, len(replicas))
+	for i, id := range replicas {
+		wg.Go(func() { answers[i] = w.answers(ctx, v.Replica(id).Node) })
+	}
+	wg.Wait()
+	return slices.Contains(answers, true)
+}
+
+func (w *watcher) answers(ctx context.Context, name string) bool {
+	node, err := w.server.cluster.Node(name)
+	return err == nil && w.server.fabrics.Greet(ctx, node.NVMf.String()) == nil
 }

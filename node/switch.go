@@ -95,7 +95,7 @@ func (w *watcher) finishSwitch(ctx context.Context, wv *watchedVolume, v *volume
 	if proven {
 		candidates = append(candidates, v.UnprovenLegs(l.unproven)...)
 	}
-	fenced := w.fence(ctx, v, candidates)
+	fenced := w.fence(ctx, v, w.withoutCutOff(ctx, v, candidates))
 	members, err := w.members(ctx, v, fenced)
 	if err != nil {
 		return err
@@ -124,6 +124,21 @@ func (w *watcher) finishSwitch(ctx context.Context, wv *watchedVolume, v *volume
 		return err
 	}
 	return host.SetANAState(ctx, v.NQN(), host.NVMf, spdk.ANAOptimized)
+}
+
+// withoutCutOff leaves out the legs on former raid hosts whose targets don't answer this machine, unless there are no others: whatever
+// cut a raid host off has cut off the replica beside it, and the new raid need not find that out with a write.
+func (w *watcher) withoutCutOff(ctx context.Context, v *volume.Volume, legs []string) []string {
+	limited, cancel := context.WithTimeout(ctx, greetLimit)
+	defer cancel()
+	reached := slices.DeleteFunc(slices.Clone(legs), func(id string) bool {
+		node := v.Replica(id).Node
+		return v.IsRetiredOn(node) && !w.answers(limited, node)
+	})
+	if len(reached) == 0 {
+		return legs
+	}
+	return reached
 }
 
 // leavePaths leaves this machine with the path to the assembly alone, if it has any. Where the former raid host still answers RPC its
@@ -232,8 +247,8 @@ func (w *watcher) members(ctx context.Context, v *volume.Volume, good []string) 
 	}
 	var wg sync.WaitGroup
 	for id, leg := range legs {
-		if !leg.Listed || slices.Contains(good, id) {
-			continue
+		if !leg.Listed || slices.Contains(good, id) || !leg.Refused && slices.Contains(w.down(), v.Replica(id).Node) {
+			continue // one whose peer hangs is ejected soonest by SPDK itself
 		}
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, ejectLimit)

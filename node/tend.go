@@ -231,12 +231,14 @@ func (w *watcher) heal(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 		}
 		if r := v.Replica(begin); r != nil && r.State == volume.ReplicaOutOfSync && len(v.InState(volume.ReplicaRebuilding)) == 0 {
 			v.BeginRebuild(begin, now)
-			klog.FromContext(ctx).Info("Rebuild begins", "volumeID", v.ID, "replica", begin, "node", r.Node, "raidHost", v.Assembly.RaidHost, "strikes", r.Strikes)
 		}
 		return true, nil
 	})
 	if err != nil {
 		return nil, err
+	}
+	if r := v.Replica(begin); r != nil && r.State == volume.ReplicaRebuilding {
+		klog.FromContext(ctx).Info("Rebuild begins", "volumeID", v.ID, "replica", begin, "node", r.Node, "raidHost", v.Assembly.RaidHost, "strikes", r.Strikes)
 	}
 	return v, w.converger.Run(ctx, v, down...)
 }

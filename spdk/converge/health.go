@@ -20,7 +20,10 @@ func LegHealth(v *volume.Volume, a volume.Assembly, h spdk.Health) (legs map[str
 		}
 		controller := v.LegController(*r)
 		bdev, seen := spdk.LegBdev(controller), h.Controllers[controller]
-		legs[id] = volume.LegHealth{Listed: raid.Has(bdev), Member: raid.Holds(bdev), Connected: seen.State == spdk.LegEnabled, CNTLID: seen.CNTLID}
+		legs[id] = volume.LegHealth{
+			Listed: raid.Has(bdev), Member: raid.Holds(bdev), Connected: seen.State == spdk.LegEnabled,
+			Refused: seen.State == spdk.LegReconnectIsDelayed, CNTLID: seen.CNTLID,
+		}
 	}
 	return legs, true
 }

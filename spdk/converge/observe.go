@@ -200,7 +200,7 @@ func observeLegs(ctx context.Context, node *Node, v *volume.Volume) (map[string]
 		case err != nil:
 			return nil, err
 		default:
-			legs[r.ID] = volume.LegView{Bdev: leg.Bdev}
+			legs[r.ID] = volume.LegView{Bdev: leg.Bdev, Refused: leg.State == spdk.LegReconnectIsDelayed}
 		}
 	}
 	return legs, nil

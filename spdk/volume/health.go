@@ -13,6 +13,8 @@ type LegHealth struct {
 	Member bool
 	// Connected: its NVMe controller is in the state enabled.
 	Connected bool
+	// Refused: its controller is known to have lost its peer and isn't trying to connect just now.
+	Refused bool
 	// CNTLID is its controller's id; another one says that it was reset in between.
 	CNTLID int
 }

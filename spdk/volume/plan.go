@@ -36,6 +36,8 @@ type ReplicaView struct {
 // LegView is an attached replica. Bdev is empty while the controller has no namespace.
 type LegView struct {
 	Bdev string
+	// Refused: its peer is known to be gone and isn't being connected to now.
+	Refused bool
 }
 
 // RaidView is a raid bdev.
@@ -290,7 +292,8 @@ func (p *planner) attachLegs(a Assembly, host NodeView) bool {
 	return all
 }
 
-// dropLegs takes replicas that are no source out of an assembly, and detaches them: what comes back is attached anew.
+// dropLegs takes replicas that are no source out of an assembly, and detaches them: what comes back is attached anew. One whose node
+// doesn't answer is left to SPDK's own timeouts, unless they have run out.
 func (p *planner) dropLegs(a Assembly) {
 	host := p.seen.Nodes[a.RaidHost]
 	if host.Err != nil {
@@ -298,9 +301,10 @@ func (p *planner) dropLegs(a Assembly) {
 	}
 	for _, r := range p.volume.Replicas {
 		wanted := slices.Contains(a.Legs, r.ID) && r.State != ReplicaOutOfSync && r.State != ReplicaRemoving
-		_, attached := host.Legs[r.ID]
+		leg, attached := host.Legs[r.ID]
 		switch {
 		case wanted:
+		case !leg.Refused && p.seen.Nodes[r.Node].Err != nil: // a raid that removes a leg whose peer hangs writes nothing until that is noticed
 		case host.Raid != nil && slices.Contains(host.Raid.Legs, r.ID):
 			p.do(EjectLeg, a.RaidHost, r.ID)
 		case attached:

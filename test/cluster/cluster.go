@@ -39,6 +39,9 @@ type Options struct {
 	RPCLatency time.Duration
 	// Stall is the replica stall budget that the nodes are configured for; default StallBudget.
 	Stall time.Duration
+	// Sockets are the JSON-RPC sockets of real SPDK targets to use in place of simulated nodes. Each must have a TCP transport and an
+	// lvstore.
+	Sockets []string
 	// Steps, if not nil, can make the driver's steps fail.
 	Steps *Steps
 }
@@ -73,7 +76,12 @@ func New(t testing.TB, n int, o Options) *Cluster {
 	c.must(err)
 	t.Cleanup(func() { _ = os.RemoveAll(c.Dir) })
 	for i := range n {
-		c.addNode(fmt.Sprintf("n%d", i+1), o)
+		name := fmt.Sprintf("n%d", i+1)
+		if len(o.Sockets) > 0 {
+			c.Config.Nodes = append(c.Config.Nodes, driver.NodeConfig{Name: name, RPC: "unix://" + o.Sockets[i], NVMf: freeAddress(t)})
+			continue
+		}
+		c.addNode(name, o)
 	}
 	c.Cluster = c.connect(o.Steps.wrapCaller())
 	c.direct = c.connect(func(node string, rpc spdk.Caller) spdk.Caller {

@@ -7,7 +7,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +24,7 @@ import (
 	"github.com/holdfast-csi/holdfast/controller"
 	"github.com/holdfast-csi/holdfast/node"
 	"github.com/holdfast-csi/holdfast/node/userspace"
+	"github.com/holdfast-csi/holdfast/spdk/sim"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 	"github.com/holdfast-csi/holdfast/test/cluster"
 )
@@ -46,11 +51,18 @@ type bench struct {
 
 func newBench(t *testing.T, nodes int) *bench {
 	t.Helper()
-	b := &bench{Cluster: cluster.New(t, nodes, cluster.Options{Stall: stall}), t: t}
+	o := cluster.Options{Stall: stall}
+	if real := os.Getenv("SPDK_RPC_SOCK"); real != "" {
+		o.Sockets = strings.Split(real, ",")
+		if len(o.Sockets) < nodes {
+			t.Skipf("%d targets are needed, SPDK_RPC_SOCK names %d", nodes, len(o.Sockets))
+		}
+	}
+	b := &bench{Cluster: cluster.New(t, nodes, o), t: t}
 	b.ctx = klog.NewContext(t.Context(), testr.NewWithOptions(t, testr.Options{LogTimestamp: true}))
 	b.RegisterHosts(host)
 	var err error
-	b.machine, err = userspace.New(userspace.Options{Dir: filepath.Join(b.Dir, "dev")})
+	b.machine, err = userspace.New(userspace.Options{Dir: filepath.Join(b.Dir, "dev"), Dial: b.Network.Dialer(sim.Outside, (&net.Dialer{}).DialContext)})
 	b.must(err)
 	t.Cleanup(b.machine.Close)
 	b.controller, err = controller.New(b.ctx, controller.Options{Store: b.Store, Cluster: b.Cluster.Cluster, Clock: clock.RealClock{}, ThinOvercommit: 1})
@@ -82,6 +94,45 @@ func (b *bench) startNode() {
 			b.t.Error(err)
 		}
 	}
+}
+
+// kill ends an SPDK node's process, start starts it again, hang stops it and lets it go on. Of real targets SPDK_CONTROL does so, a
+// program that is called with what to do (kill, start, stop, cont) and the number of the target.
+func (b *bench) kill(node string) {
+	b.t.Helper()
+	if !b.control("kill", node) {
+		b.Sim(node).Kill()
+	}
+}
+
+func (b *bench) start(node string) {
+	b.t.Helper()
+	if !b.control("start", node) {
+		b.must(b.Sim(node).Restart())
+	}
+}
+
+func (b *bench) hang(node string, hung bool) {
+	b.t.Helper()
+	verb := "cont"
+	if hung {
+		verb = "stop"
+	}
+	if !b.control(verb, node) {
+		b.Sim(node).Hang(hung)
+	}
+}
+
+func (b *bench) control(verb, node string) bool {
+	b.t.Helper()
+	if os.Getenv("SPDK_RPC_SOCK") == "" {
+		return false
+	}
+	out, err := exec.Command(os.Getenv("SPDK_CONTROL"), verb, strings.TrimPrefix(node, "n")).CombinedOutput()
+	if err != nil {
+		b.t.Fatalf("%s %s: %v: %s", verb, node, err, out)
+	}
+	return true
 }
 
 func (b *bench) must(err error) {
@@ -124,8 +175,23 @@ func (b *bench) use(id string) *userspace.File {
 	return file
 }
 
-// release unstages, unpublishes and deletes it, and wants nothing to be left.
+// release ends the use of a volume, deletes it, and wants nothing to be left.
 func (b *bench) release(id string) {
+	b.t.Helper()
+	b.unuse(id)
+	b.retry(func() error {
+		_, err := b.controller.DeleteVolume(b.ctx, &csi.DeleteVolumeRequest{VolumeId: id})
+		return err
+	})
+	b.eventually("nothing is left", func() bool {
+		left := b.Leftovers()
+		b.t.Log(left)
+		return len(left) == 0
+	})
+}
+
+// unuse unstages and unpublishes it.
+func (b *bench) unuse(id string) {
 	b.t.Helper()
 	b.retry(func() error {
 		_, err := b.node.NodeUnstageVolume(b.ctx, &csi.NodeUnstageVolumeRequest{VolumeId: id, StagingTargetPath: b.staging()})
@@ -135,20 +201,17 @@ func (b *bench) release(id string) {
 		_, err := b.controller.ControllerUnpublishVolume(b.ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: host})
 		return err
 	})
-	b.retry(func() error {
-		_, err := b.controller.DeleteVolume(b.ctx, &csi.DeleteVolumeRequest{VolumeId: id})
-		return err
-	})
-	b.eventually("nothing is left", func() bool { return len(b.Leftovers()) == 0 })
 }
 
 func (b *bench) retry(f func() error) {
 	b.t.Helper()
 	var err error
+	defer func(begin time.Time) { b.t.Logf("after %s", time.Since(begin).Round(time.Millisecond)) }(time.Now())
 	for end := time.Now().Add(long); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		if err = f(); err == nil {
 			return
 		}
+		b.t.Log(err)
 	}
 	b.t.Fatal(err)
 }
@@ -167,7 +230,7 @@ func (b *bench) whole(id string) bool {
 	v := b.Record(id)
 	inSync := len(v.InState(volume.ReplicaInSync))
 	return inSync == v.Parameters.Replicas && inSync == len(v.Replicas) && len(v.Retired) == 0 &&
-		(v.Assembly == nil || !v.Assembly.Held && (!v.Parameters.Standby || v.Standby != nil && v.Standby.Running))
+		(v.Assembly == nil || !v.Assembly.Held && (!v.Parameters.Standby || v.Standby != nil && v.Standby.Running && len(v.Standby.Legs) == inSync))
 }
 
 const blockBytes = 16 << 10
