@@ -91,6 +91,7 @@ func (s *Server) Sweep(ctx context.Context) error {
 	var group errgroup.Group
 	group.SetLimit(sweepers)
 	for _, v := range volumes {
+		s.ledger.set(v) // others write records too
 		if !unfinished(v) && !s.needsCare(v, stocks) {
 			s.forget(v.ID)
 			continue

@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-csi/holdfast/spdk"
 	"github.com/holdfast-csi/holdfast/spdk/converge"
+	"github.com/holdfast-csi/holdfast/spdk/timeouts"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -22,10 +23,11 @@ const inventoryAge = 10 * time.Second
 // inventoryTimeout bounds one look at a node.
 const inventoryTimeout = 3 * time.Second
 
-// inventory knows the lvstores of all SPDK nodes, from a while ago at the most.
+// inventory knows the lvstores of all SPDK nodes, and with what timeouts they run, from a while ago at the most.
 type inventory struct {
-	clock clock.PassiveClock
-	nodes []*stock
+	clock   clock.PassiveClock
+	nodes   []*stock
+	inForce *converge.InForce
 }
 
 // stock is what one node has. Its mutex is held while the node is asked: whoever comes meanwhile waits for the same answer.
@@ -39,7 +41,7 @@ type stock struct {
 }
 
 func newInventory(cluster *converge.Cluster, c clock.PassiveClock) *inventory {
-	inv := &inventory{clock: c}
+	inv := &inventory{clock: c, inForce: converge.NewInForce(cluster, c)}
 	for _, n := range cluster.Nodes() {
 		inv.nodes = append(inv.nodes, &stock{node: n})
 	}
@@ -50,6 +52,8 @@ func newInventory(cluster *converge.Cluster, c clock.PassiveClock) *inventory {
 type pool struct {
 	node *converge.Node
 	spdk.LvStore
+	// inForce is what its node runs with.
+	inForce timeouts.InForce
 }
 
 // pools returns the lvstores that the parameters allow, and an error for the nodes among them that don't answer.
@@ -64,6 +68,10 @@ func (inv *inventory) pools(ctx context.Context, p volume.Parameters) ([]pool, e
 		}
 		wg.Go(func() {
 			lvstores, err := st.look(ctx, inv.clock)
+			var inForce timeouts.InForce
+			if err == nil {
+				inForce, err = inv.inForce.Of(ctx, st.node.Name, p.Budgets)
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -72,7 +80,7 @@ func (inv *inventory) pools(ctx context.Context, p volume.Parameters) ([]pool, e
 			}
 			for _, lvs := range lvstores {
 				if allowed(st.node, lvs.Name, p) {
-					found = append(found, pool{node: st.node, LvStore: lvs})
+					found = append(found, pool{node: st.node, LvStore: lvs, inForce: inForce})
 				}
 			}
 		})
@@ -104,6 +112,44 @@ func (st *stock) look(ctx context.Context, c clock.PassiveClock) ([]spdk.LvStore
 	st.lvstores, st.err = st.node.LvStores(ctx)
 	st.seen = c.Now()
 	return st.lvstores, st.err
+}
+
+// runs says whether the budgets of a volume hold with a node, as it is now, as raid host of the given legs.
+func (inv *inventory) runs(ctx context.Context, v *volume.Volume, raidHost string, legs []string) error {
+	host, err := inv.inForce.Now(ctx, raidHost, v.Parameters.Budgets)
+	if err != nil {
+		return err
+	}
+	var replicas []timeouts.InForce
+	for _, id := range legs {
+		r, err := inv.inForce.Of(ctx, v.Replica(id).Node, v.Parameters.Budgets)
+		if err != nil {
+			return err
+		}
+		replicas = append(replicas, r)
+	}
+	return host.Runs(v.Parameters.Budgets, replicas...)
+}
+
+// raidHost is a node that could run a volume's raid.
+type raidHost struct {
+	node string
+	// local: it is on the machine of the host.
+	local bool
+	raids int
+	// broken says why the volume's budgets don't hold with it; nil if they do.
+	broken error
+}
+
+// before says whether h goes before o: one with which the budgets hold, then one on the host's own machine, then fewer raids.
+func (h raidHost) before(o raidHost) bool {
+	switch {
+	case (h.broken == nil) != (o.broken == nil):
+		return h.broken == nil
+	case h.local != o.local:
+		return h.local
+	}
+	return h.raids < o.raids
 }
 
 func matches(labels, selector map[string]string) bool {

@@ -211,23 +211,21 @@ func (s *Server) observeTwice(ctx context.Context, v *volume.Volume) volume.Obse
 	return seen
 }
 
+// chooseRaidHost prefers nodes with which the volume's budgets hold. A volume is never refused for want of one.
 func (s *Server) chooseRaidHost(ctx context.Context, v *volume.Volume, legs []string, host string) (string, error) {
 	gone := func(node string) bool {
 		return slices.ContainsFunc(v.Retired, func(a volume.Assembly) bool { return a.RaidHost == node })
 	}
-	for _, n := range s.cluster.Nodes() {
-		if n.Host != host || gone(n.Name) {
-			continue
-		}
-		if _, err := n.Raids(ctx); err == nil {
-			return n.Name, nil
+	nodes := slices.DeleteFunc(s.cluster.Nodes(), func(n *converge.Node) bool { return n.Host != host })
+	for _, id := range legs {
+		if node, err := s.cluster.Node(v.Replica(id).Node); err == nil {
+			nodes = append(nodes, node)
 		}
 	}
-	best, fewest := "", 0
+	var best *raidHost
 	var errs []error
-	for _, id := range legs {
-		node, err := s.cluster.Node(v.Replica(id).Node)
-		if err != nil || gone(node.Name) {
+	for _, node := range nodes {
+		if gone(node.Name) {
 			continue
 		}
 		raids, err := node.Raids(ctx)
@@ -235,14 +233,21 @@ func (s *Server) chooseRaidHost(ctx context.Context, v *volume.Volume, legs []st
 			errs = append(errs, fmt.Errorf("%w: %s: %w", volume.ErrNodeDown, node.Name, err))
 			continue
 		}
-		if best == "" || len(raids) < fewest {
-			best, fewest = node.Name, len(raids)
+		h := raidHost{node: node.Name, local: node.Host == host, raids: len(raids), broken: s.inventory.runs(ctx, v, node.Name, legs)}
+		if best == nil || h.before(*best) {
+			best = &h
+		}
+		if best.local && best.broken == nil {
+			break
 		}
 	}
-	if best == "" {
+	if best == nil {
 		return "", fmt.Errorf("%w: no SPDK node that holds a good replica can run the raid: %w", volume.ErrNodeDown, errors.Join(errs...))
 	}
-	return best, nil
+	if best.broken != nil {
+		klog.FromContext(ctx).Error(best.broken, "Volume is published although its budgets don't hold with its raid host", "volumeID", v.ID, "raidHost", best.node)
+	}
+	return best.node, nil
 }
 
 // running puts on record that the assembly's target is complete: from now on a host may attach.

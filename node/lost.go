@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"slices"
-	"sync"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -29,10 +28,32 @@ type loss struct {
 	why string
 	// gone: the raid host answers and has no raid of the volume.
 	gone bool
-	// unproven are the legs that the raid host has just lost sight of, although they may be well. They stay good if its target is taken
-	// away before by, the earliest time at which it can have acknowledged a write without them.
+	// asked: an operator wants it; nothing is wrong with the raid host.
+	asked bool
+	// unproven are legs that the raid host may have lost sight of, although they may be well. It acknowledges nothing without them
+	// before a fast I/O fail time has passed. They stay good if by then this machine's connection to it had ended, as paths has it, and
+	// has not come back when its path is deleted.
 	unproven []string
-	by       time.Time
+	paths    []nvmeof.PathState
+}
+
+// usable returns the legs that an assembly may go on with.
+func (l loss) usable(v *volume.Volume, a volume.Assembly, proven bool) []string {
+	var legs []string
+	for _, id := range a.Legs {
+		r, doubted := v.Replica(id), slices.Contains(l.unproven, id)
+		if r != nil && (!doubted && r.State == volume.ReplicaInSync || doubted && proven && (r.State == volume.ReplicaInSync || r.State == volume.ReplicaSuspect)) {
+			legs = append(legs, id)
+		}
+	}
+	return legs
+}
+
+// ended says whether a path had ended when the loss was noticed and has not come back.
+func (l loss) ended(p nvmeof.PathState) bool {
+	return slices.ContainsFunc(l.paths, func(before nvmeof.PathState) bool {
+		return before.Address == p.Address && before.CNTLID == p.CNTLID && before.State != nvmeof.StateLive && p.State != nvmeof.StateLive
+	})
 }
 
 // greet finds out whether a raid host's target answers this machine: every greetInterval, and at once where its RPC doesn't answer.
@@ -76,7 +97,7 @@ func (w *watcher) consider(ctx context.Context, wv *watchedVolume, name string, 
 	}
 	l := w.lost(ctx, v, n, seen)
 	if l.why == "" && len(away) > 0 {
-		l = w.cutOff(ctx, v, name, n, away)
+		l = w.cutOff(ctx, wv, v, name, n, away)
 	}
 	if l.why == "" && seen.err == nil && w.contradicts(wv, seen.health) {
 		if err := w.record(ctx, wv, seen.health); err != nil {
@@ -129,84 +150,91 @@ func (w *watcher) lost(ctx context.Context, v *volume.Volume, n *watchedNode, se
 		}
 		return now.Sub(silent)
 	}()
+	paths, live := w.paths(ctx, v)
 	if seen.err == nil {
 		if _, there := seen.health.Raids[v.RaidName()]; !there {
 			return loss{why: "it has no raid of the volume", gone: true}
 		}
-		if silentFor >= patience && !w.pathLive(ctx, v) {
-			return loss{why: "its target doesn't answer"}
+		if silentFor >= patience && !live {
+			return loss{why: "its target doesn't answer", paths: paths}
 		}
 		return loss{}
 	}
+	l := loss{paths: paths}
+	if values, err := timeouts.Derive(v.Parameters.Budgets); err != nil || now.Sub(seen.lookedAt) > values.Leg.FastIOFail+unwatched {
+		l.unproven = v.GoodLegs(*v.Assembly)
+	}
 	switch down := now.Sub(seen.downSince); {
-	case !w.pathLive(ctx, v):
-		return loss{why: "it doesn't answer and the path to it is down"}
+	case !live:
+		l.why = "it doesn't answer and the path to it is down"
 	case down >= patience && silentFor >= patience:
-		return loss{why: "it hangs"}
+		l.why = "it hangs"
 	case down >= v.Parameters.Budgets.ReplicaStall:
-		return loss{why: "it can't be watched"}
+		l.why = "it can't be watched"
+	default:
+		return loss{}
+	}
+	return l
+}
+
+// unwatched is how long after the last look that was answered the end of this machine's path is noticed where both have one cause.
+const unwatched = timeouts.WatchInterval + lookLimit
+
+// paths returns this machine's paths to the volume and whether the one to its raid host is up.
+func (w *watcher) paths(ctx context.Context, v *volume.Volume) ([]nvmeof.PathState, bool) {
+	node, err := w.server.cluster.Node(v.Assembly.RaidHost)
+	if err != nil {
+		return nil, false
+	}
+	paths, err := w.server.fabrics.Paths(ctx, v.NQN())
+	return paths, err != nil || slices.ContainsFunc(paths, func(p nvmeof.PathState) bool { return p.Address == node.NVMf.String() && p.State == nvmeof.StateLive })
+}
+
+// cutOff says whether it is the raid host that is cut off, rather than the legs that it has just lost sight of: this machine doesn't reach
+// it either, and the standby sees a good leg. It waits for the end of this machine's connection until SPDK may acknowledge a write
+// without the legs; before that they are on record as suspect.
+func (w *watcher) cutOff(ctx context.Context, wv *watchedVolume, v *volume.Volume, name string, n *watchedNode, away []string) loss {
+	values, err := timeouts.Derive(v.Parameters.Budgets)
+	if err != nil || v.Standby == nil || !v.Standby.Running || w.greetNow(ctx, name, n) || !w.standbySees(ctx, v) {
+		return loss{}
+	}
+	w.mu.Lock()
+	health, until := n.health, n.before.Add(values.Leg.FastIOFail) // the legs were connected at the look before
+	w.mu.Unlock()
+	ticker := w.clock.NewTicker(pathInterval)
+	defer ticker.Stop()
+	for recorded := false; w.clock.Now().Before(until); {
+		if paths, live := w.paths(ctx, v); !live {
+			return loss{why: "it is cut off from this machine and from its legs", unproven: away, paths: paths}
+		}
+		if !recorded && until.Sub(w.clock.Now()) <= 2*timeouts.RecordTime {
+			if recorded = true; w.record(ctx, wv, health) != nil {
+				return loss{}
+			}
+		}
+		select {
+		case <-ticker.C():
+		case <-ctx.Done():
+			return loss{}
+		}
 	}
 	return loss{}
 }
 
-// pathLive says whether this machine's path to the raid host is up.
-func (w *watcher) pathLive(ctx context.Context, v *volume.Volume) bool {
-	node, err := w.server.cluster.Node(v.Assembly.RaidHost)
+// standbySees says whether the standby reaches a good leg.
+func (w *watcher) standbySees(ctx context.Context, v *volume.Volume) bool {
+	health, err := w.ask(ctx, v.Standby.RaidHost)
 	if err != nil {
 		return false
 	}
-	paths, err := w.server.fabrics.Paths(ctx, v.NQN())
-	return err != nil || slices.ContainsFunc(paths, func(p nvmeof.PathState) bool { return p.Address == node.NVMf.String() && p.State == nvmeof.StateLive })
+	legs, _ := converge.LegHealth(v, *v.Standby, health)
+	return slices.ContainsFunc(v.GoodLegs(*v.Standby), func(id string) bool { return legs[id].Connected })
 }
 
-// cutOff says whether it is the raid host that is cut off, rather than the legs that it has just lost sight of: this machine doesn't reach
-// it either; or the standby sees more good legs than the raid host does, among them one whose node answers this machine, so that it is
-// not just slower to notice. Then the volume moves before SPDK may acknowledge a write without them.
-func (w *watcher) cutOff(ctx context.Context, v *volume.Volume, name string, n *watchedNode, away []string) loss {
-	if v.Standby == nil || !v.Standby.Running {
-		return loss{}
-	}
-	w.mu.Lock()
-	before := n.before // the legs were connected then
-	w.mu.Unlock()
-	health, err := w.ask(ctx, v.Standby.RaidHost)
-	if err != nil {
-		return loss{}
-	}
-	legs, ok := converge.LegHealth(v, *v.Standby, health)
-	if !ok {
-		return loss{}
-	}
-	good := v.GoodLegs(*v.Assembly)
-	sees := len(slices.DeleteFunc(slices.Clone(good), func(id string) bool { return !legs[id].Connected }))
-	switch {
-	case sees == 0:
-		return loss{}
-	case !w.greetNow(ctx, name, n):
-	case sees > len(good)-len(away) && w.anyAnswers(ctx, v, slices.DeleteFunc(slices.Clone(away), func(id string) bool { return !legs[id].Connected })):
-	default:
-		return loss{}
-	}
-	values, err := timeouts.Derive(v.Parameters.Budgets)
-	if err != nil {
-		return loss{}
-	}
-	return loss{why: "it is cut off from its legs", unproven: away, by: before.Add(values.Leg.FastIOFail)}
-}
+// pathInterval is how often a path is looked at whose end is waited for.
+const pathInterval = 50 * time.Millisecond
 
-// anyAnswers says whether the NVMe/TCP target of a node that holds one of the replicas answers this machine.
-func (w *watcher) anyAnswers(ctx context.Context, v *volume.Volume, replicas []string) bool {
-	ctx, cancel := context.WithTimeout(ctx, greetLimit)
-	defer cancel()
-	var wg sync.WaitGroup
-	answers := make([]bool, len(replicas))
-	for i, id := range replicas {
-		wg.Go(func() { answers[i] = w.answers(ctx, v.Replica(id).Node) })
-	}
-	wg.Wait()
-	return slices.Contains(answers, true)
-}
-
+// answers says whether the NVMe/TCP target of a node answers this machine.
 func (w *watcher) answers(ctx context.Context, name string) bool {
 	node, err := w.server.cluster.Node(name)
 	return err == nil && w.server.fabrics.Greet(ctx, node.NVMf.String()) == nil

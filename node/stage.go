@@ -99,7 +99,7 @@ func (s *Server) attach(ctx context.Context, v *volume.Volume, st *staged, path 
 		return nvmeof.Device{}, err
 	}
 	if v.Assembly != nil && v.Assembly.Held {
-		if err := s.watcher.finishSwitch(ctx, wv, v, loss{}); err != nil {
+		if err := s.watcher.resumeSwitch(ctx, wv, v); err != nil {
 			return nvmeof.Device{}, err
 		}
 		if v, err = s.get(ctx, v.ID); err != nil {

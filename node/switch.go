@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/holdfast-csi/holdfast/node/nvmeof"
 	"github.com/holdfast-csi/holdfast/spdk"
 	"github.com/holdfast-csi/holdfast/spdk/converge"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
@@ -30,6 +31,9 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 	if err != nil {
 		return fmt.Errorf("leave raid host: %s: %w", l.why, err)
 	}
+	if err := w.viable(ctx, v, l); err != nil {
+		return fmt.Errorf("leave raid host: %s: %w", l.why, err)
+	}
 	from, standby := v.Assembly.RaidHost, v.Standby.Number
 	v, err = w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
 		if v.Standby == nil || v.Standby.Number != standby {
@@ -38,9 +42,6 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 		now := w.clock.Now().UTC()
 		for _, r := range v.InState(volume.ReplicaRebuilding) {
 			v.SetReplicaState(r.ID, volume.ReplicaOutOfSync, now)
-		}
-		if len(v.GoodLegs(*v.Standby)) == 0 {
-			return false, fmt.Errorf("%w: leave raid host %s: %s", volume.ErrNoGoodReplica, from, l.why)
 		}
 		for _, id := range l.unproven {
 			v.SetReplicaState(id, volume.ReplicaSuspect, now)
@@ -58,6 +59,33 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 	}
 	klog.FromContext(ctx).Info("Volume runs on another raid host", "volumeID", v.ID, "raidHost", v.Assembly.RaidHost, "after", w.clock.Since(begin).Round(time.Millisecond).String())
 	return nil
+}
+
+// viable says whether the standby has a good leg that it reaches: a raid that loses its last leg takes the namespace away from under the
+// host, whose I/O then fails instead of waiting.
+func (w *watcher) viable(ctx context.Context, v *volume.Volume, l loss) error {
+	health, err := w.ask(ctx, v.Standby.RaidHost)
+	if err != nil {
+		return err
+	}
+	legs, ok := converge.LegHealth(v, *v.Standby, health)
+	if !ok {
+		return fmt.Errorf("%w: the standby on %s has no raid", volume.ErrPrecondition, v.Standby.RaidHost)
+	}
+	paths, _ := w.paths(ctx, v)
+	proven := !slices.ContainsFunc(paths, func(p nvmeof.PathState) bool { return !l.ended(p) && w.isRaidHost(v, p) })
+	for _, id := range l.usable(v, *v.Standby, proven) {
+		if legs[id].Member && legs[id].Connected {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: the standby on %s reaches none", volume.ErrNoGoodReplica, v.Standby.RaidHost)
+}
+
+// isRaidHost says whether a path leads to the raid host of the assembly that runs.
+func (w *watcher) isRaidHost(v *volume.Volume, p nvmeof.PathState) bool {
+	node, err := w.server.cluster.Node(v.Assembly.RaidHost)
+	return err == nil && p.Address == node.NVMf.String()
 }
 
 // readyStandby returns the record with a standby that is ready and, where an operator asked for a raid host, on that one.
@@ -91,9 +119,9 @@ func (w *watcher) finishSwitch(ctx context.Context, wv *watchedVolume, v *volume
 	if err != nil {
 		return err
 	}
-	candidates := v.GoodLegs(*v.Assembly)
-	if proven {
-		candidates = append(candidates, v.UnprovenLegs(l.unproven)...)
+	candidates := l.usable(v, *v.Assembly, proven)
+	if l.asked {
+		candidates = w.lastSeen(ctx, v, candidates)
 	}
 	fenced := w.fence(ctx, v, w.withoutCutOff(ctx, v, candidates))
 	members, err := w.members(ctx, v, fenced)
@@ -118,7 +146,9 @@ func (w *watcher) finishSwitch(ctx context.Context, wv *watchedVolume, v *volume
 	if err != nil {
 		return err
 	}
+	wv.mu.Lock()
 	clear(wv.memory)
+	wv.mu.Unlock()
 	host, err := w.server.cluster.Node(v.Assembly.RaidHost)
 	if err != nil {
 		return err
@@ -141,8 +171,17 @@ func (w *watcher) withoutCutOff(ctx context.Context, v *volume.Volume, legs []st
 	return reached
 }
 
-// leavePaths leaves this machine with the path to the assembly alone, if it has any. Where the former raid host still answers RPC its
-// target is taken away as well; proven says that this was done before it can have acknowledged a write without the unproven legs.
+// resumeSwitch goes on with a switch that was cut short. An assembly that turns out to have no good leg is left for another.
+func (w *watcher) resumeSwitch(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
+	err := w.finishSwitch(ctx, wv, v, loss{})
+	if errors.Is(err, volume.ErrNoGoodReplica) {
+		return w.switchOver(ctx, wv, v, loss{why: err.Error()})
+	}
+	return err
+}
+
+// leavePaths leaves this machine with the path to the assembly alone, if it has any. proven says that the former connections had ended
+// when the loss was noticed and had not come back.
 func (w *watcher) leavePaths(ctx context.Context, v *volume.Volume, l loss) (proven bool, err error) {
 	paths, err := w.server.fabrics.Paths(ctx, v.NQN())
 	if err != nil {
@@ -152,38 +191,49 @@ func (w *watcher) leavePaths(ctx context.Context, v *volume.Volume, l loss) (pro
 		if err := w.connectPath(ctx, v, v.Assembly.RaidHost); err != nil {
 			return false, fmt.Errorf("connect to the new raid host %s: %w", v.Assembly.RaidHost, err)
 		}
+		if paths, err = w.server.fabrics.Paths(ctx, v.NQN()); err != nil {
+			return false, err
+		}
 	}
 	host, err := w.server.cluster.Node(v.Assembly.RaidHost)
 	if err != nil {
 		return false, err
 	}
-	var wg sync.WaitGroup
-	if len(l.unproven) > 0 {
-		wg.Go(func() { proven = w.takeTargetAway(ctx, v, l.by) })
-	}
+	proven = true
 	errs := make([]error, len(paths))
+	var wg sync.WaitGroup
 	for i, p := range paths {
-		if p.Address != host.NVMf.String() {
-			wg.Go(func() { errs[i] = w.server.fabrics.DisconnectPath(ctx, v.NQN(), p.Address) })
+		if p.Address == host.NVMf.String() {
+			continue
 		}
+		proven = proven && l.ended(p)
+		wg.Go(func() { errs[i] = w.server.fabrics.DisconnectPath(ctx, v.NQN(), p.Address) })
 	}
 	wg.Wait()
 	return proven, errors.Join(errs...)
 }
 
-// takeTargetAway deletes the target of the assembly that was left and says whether that was done by then.
-func (w *watcher) takeTargetAway(ctx context.Context, v *volume.Volume, by time.Time) bool {
+// lastSeen returns those of the legs that the former raid host still had when this machine had left it, if it can be asked: what it
+// ejected after the last look is not good.
+func (w *watcher) lastSeen(ctx context.Context, v *volume.Volume, legs []string) []string {
 	if len(v.Retired) == 0 {
-		return false
+		return legs
 	}
-	node, err := w.server.cluster.Node(v.Retired[len(v.Retired)-1].RaidHost)
+	former := v.Retired[len(v.Retired)-1]
+	if slices.Contains(w.down(), former.RaidHost) {
+		return legs
+	}
+	health, err := w.ask(ctx, former.RaidHost)
 	if err != nil {
-		return false
+		return legs
 	}
-	ctx, cancel := context.WithTimeout(ctx, by.Sub(w.clock.Now()))
-	defer cancel()
-	err = node.Unexport(ctx, v.NQN())
-	return err == nil && w.clock.Now().Before(by)
+	seen, ok := converge.LegHealth(v, former, health)
+	if !ok {
+		return legs
+	}
+	return slices.DeleteFunc(slices.Clone(legs), func(id string) bool {
+		return slices.Contains(former.Legs, id) && (!seen[id].Member || !seen[id].Connected)
+	})
 }
 
 // fence cuts the former raid hosts off from the legs and returns those that are surely free of them.
@@ -247,7 +297,8 @@ func (w *watcher) members(ctx context.Context, v *volume.Volume, good []string) 
 	}
 	var wg sync.WaitGroup
 	for id, leg := range legs {
-		if !leg.Listed || slices.Contains(good, id) || !leg.Refused && slices.Contains(w.down(), v.Replica(id).Node) {
+		silent := v.IsRetiredOn(v.Replica(id).Node) || slices.Contains(w.down(), v.Replica(id).Node)
+		if !leg.Listed || slices.Contains(good, id) || silent && !leg.Refused {
 			continue // one whose peer hangs is ejected soonest by SPDK itself
 		}
 		wg.Go(func() {

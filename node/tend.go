@@ -119,7 +119,7 @@ func (w *watcher) tend(ctx context.Context, wv *watchedVolume, l loss) error {
 	case l.why != "":
 		return w.switchOver(ctx, wv, v, l)
 	case v.Assembly.Held:
-		return w.finishSwitch(ctx, wv, v, loss{why: "a switch was begun"})
+		return w.resumeSwitch(ctx, wv, v)
 	case v.MoveTo != "":
 		return w.move(ctx, wv, v)
 	}
@@ -221,7 +221,8 @@ func (w *watcher) heal(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 	}
 	surplus := v.Surplus()
 	if begin == "" && gone.Empty() && len(surplus) == 0 {
-		return v, runErr
+		v, err := w.giveUpRebuild(ctx, wv, v, runErr)
+		return v, errors.Join(runErr, err)
 	}
 	v, err := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
 		gone.Remove(v)
@@ -240,7 +241,31 @@ func (w *watcher) heal(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 	if r := v.Replica(begin); r != nil && r.State == volume.ReplicaRebuilding {
 		klog.FromContext(ctx).Info("Rebuild begins", "volumeID", v.ID, "replica", begin, "node", r.Node, "raidHost", v.Assembly.RaidHost, "strikes", r.Strikes)
 	}
-	return v, w.converger.Run(ctx, v, down...)
+	runErr = w.converger.Run(ctx, v, down...)
+	if v, err = w.giveUpRebuild(ctx, wv, v, runErr); err != nil {
+		return nil, err
+	}
+	return v, runErr
+}
+
+// giveUpRebuild puts a replica back that can't be added to the raid: it counts as a rebuild that failed, and another may have its turn.
+func (w *watcher) giveUpRebuild(ctx context.Context, wv *watchedVolume, v *volume.Volume, runErr error) (*volume.Volume, error) {
+	var actions *converge.ActionsError
+	var blocked *converge.BlockedError
+	errors.As(runErr, &actions)
+	errors.As(runErr, &blocked)
+	failed := slices.DeleteFunc(v.InState(volume.ReplicaRebuilding), func(r volume.Replica) bool {
+		return !blocked.Waits(r.Node) && actions.Of(volume.AttachLeg, r.ID) == nil && actions.Of(volume.AddLeg, r.ID) == nil && actions.Of(volume.ExportReplica, r.ID) == nil
+	})
+	if len(failed) == 0 {
+		return v, nil
+	}
+	return w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+		for _, r := range failed {
+			v.SetReplicaState(r.ID, volume.ReplicaOutOfSync, w.clock.Now().UTC())
+		}
+		return true, nil
+	})
 }
 
 // mayRebuild says whether a raid host can take one rebuild more.
@@ -273,7 +298,7 @@ func (w *watcher) move(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 	if len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) > 0 {
 		return fmt.Errorf("%w: it moves to %s when its rebuild has ended", volume.ErrBusy, to)
 	}
-	return w.switchOver(ctx, wv, v, loss{why: "an operator asked for it"})
+	return w.switchOver(ctx, wv, v, loss{why: "an operator asked for it", asked: true})
 }
 
 // stale says whether the standby lacks a leg that is in-sync.

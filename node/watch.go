@@ -20,13 +20,13 @@ import (
 
 const (
 	// recordAge is how long a record that nothing contradicts is taken from memory.
-	recordAge = 10 * time.Second
+	recordAge = 3 * time.Second
 	// readLimit bounds the reading of one record that is in memory already: a store that hangs must not slow the watching.
 	readLimit = timeouts.WatchInterval / 2
 	// readers is how many records are read side by side.
 	readers = 16
 	// lookLimit bounds one look at an SPDK node.
-	lookLimit = 2 * time.Second
+	lookLimit = time.Second
 )
 
 // watcher looks at the raids of the volumes that are staged here, puts on record which replicas fail before SPDK can have acknowledged

@@ -25,12 +25,25 @@ type NVMeOptions struct {
 	TCPConnectTimeoutMS uint32
 }
 
+// Params returns the parameters of the call that sets the options.
+func (o NVMeOptions) Params() BdevNVMeSetOptionsParams {
+	return BdevNVMeSetOptionsParams{
+		ActionOnTimeout: o.ActionOnTimeout, TimeoutUS: o.TimeoutUS, TimeoutAdminUS: o.TimeoutAdminUS,
+		KeepAliveTimeoutMS: o.KeepAliveMS, TransportAckTimeout: o.TransportAckTimeout, TCPConnectTimeoutMS: o.TCPConnectTimeoutMS,
+	}
+}
+
 // TransportOptions are the options of the NVMe/TCP transport that bound the keep-alive.
 type TransportOptions struct {
 	// KASUnits is the granularity of keep-alive timeouts in units of 100 ms.
 	KASUnits int
 	// MinKATOms is the least keep-alive timeout in milliseconds.
 	MinKATOms int
+}
+
+// Params returns the parameters of the call that makes the transport.
+func (o TransportOptions) Params() NVMfTransportParams {
+	return NVMfTransportParams{Trtype: trtypeTCP, KAS: o.KASUnits, MinKATO: o.MinKATOms}
 }
 
 // InForce is what a node runs with.
@@ -80,10 +93,7 @@ func (n *Node) SetNVMeOptions(ctx context.Context, want NVMeOptions) (NVMeOption
 	if err != nil || have == want {
 		return have, err
 	}
-	err = BdevNVMeSetOptions(ctx, n.rpc, BdevNVMeSetOptionsParams{
-		ActionOnTimeout: want.ActionOnTimeout, TimeoutUS: want.TimeoutUS, TimeoutAdminUS: want.TimeoutAdminUS,
-		KeepAliveTimeoutMS: want.KeepAliveMS, TransportAckTimeout: want.TransportAckTimeout, TCPConnectTimeoutMS: want.TCPConnectTimeoutMS,
-	})
+	err = BdevNVMeSetOptions(ctx, n.rpc, want.Params())
 	if err != nil && !IsErrno(err, unix.EPERM) {
 		return have, n.wrap(err, "set NVMe options")
 	}
@@ -116,7 +126,7 @@ func (n *Node) EnsureTransport(ctx context.Context, want TransportOptions) (Tran
 		return TransportOptions{}, err
 	}
 	if have == nil {
-		err = NVMfCreateTransport(ctx, n.rpc, NVMfTransportParams{Trtype: trtypeTCP, KAS: want.KASUnits, MinKATO: want.MinKATOms})
+		err = NVMfCreateTransport(ctx, n.rpc, want.Params())
 		if err != nil && !answered(err) {
 			return TransportOptions{}, n.wrap(err, "make the NVMe/TCP transport")
 		}

@@ -38,7 +38,8 @@ func root() *cobra.Command {
 	logging := flag.NewFlagSet("logging", flag.ContinueOnError)
 	klog.InitFlags(logging)
 	cmd.PersistentFlags().AddGoFlag(logging.Lookup("v"))
-	cmd.AddCommand(controllerCommand(), nodeCommand(), gatewayCommand(), demoCommand(), versionCommand())
+	cmd.AddCommand(controllerCommand(), withSPDKNodeCommands(nodeCommand()), gatewayCommand(), timeoutsCommand(), spdkConfigCommand(), demoCommand(), versionCommand())
+	cmd.AddCommand(volumeCommand())
 	return cmd
 }
 

@@ -32,12 +32,23 @@ type Node struct {
 	KeepAlive time.Duration
 	// AdminTimeout is A and IOTimeout T: timeout_admin_us and timeout_us.
 	AdminTimeout, IOTimeout time.Duration
-	// TransportAck is n of transport_ack_timeout: a connection without an ACK is closed after 2^n ms.
+	// TransportAck is n of transport_ack_timeout: a connection without an ACK is closed after 2^n ms; 0 never.
 	TransportAck int
 	// KAS is the transport's keep-alive granularity in units of 100 ms, MinKATO its lower bound of a keep-alive.
 	KAS     int
 	MinKATO time.Duration
 }
+
+// Ack returns U, after which a connection without an ACK is closed; 0 is never.
+func (n Node) Ack() time.Duration {
+	if n.TransportAck <= 0 {
+		return 0
+	}
+	return time.Millisecond << min(n.TransportAck, maxAckExponent)
+}
+
+// maxAckExponent is what SPDK cuts transport_ack_timeout to (lib/nvme/nvme_tcp.c, nvme_tcp_ctrlr_construct).
+const maxAckExponent = 31
 
 // Leg is what a raid host's attachment of a replica is told (bdev_nvme_attach_controller).
 type Leg struct {
@@ -75,6 +86,9 @@ const (
 )
 
 // Derive returns the values for the budgets, or an error that names the line of the invariant that cannot hold.
+//
+// CtrlrLoss is little above FastIOFail: the raid has ejected the leg by then, and until then it may hold all writes for the sake of
+// one that hangs (terms.losses).
 func Derive(b Budgets) (Values, error) {
 	s := b.ReplicaStall.Truncate(time.Second)
 	fifth := (s / 5).Truncate(time.Second)
@@ -88,40 +102,14 @@ func Derive(b Budgets) (Values, error) {
 			KAS:          5,
 			MinKATO:      keepAlive,
 		},
-		Leg:  Leg{ReconnectDelay: time.Second, FastIOFail: fifth, CtrlrLoss: 3 * fifth},
-		Host: Host{KeepAlive: keepAlive, ReconnectDelay: time.Second, CtrlLoss: b.TargetLoss.Truncate(time.Second)},
+		Leg:  Leg{ReconnectDelay: time.Second, FastIOFail: fifth, CtrlrLoss: fifth + time.Second},
+		Host: Host{KeepAlive: max(time.Second, (fifth / 2).Truncate(time.Second)), ReconnectDelay: time.Second, CtrlLoss: b.TargetLoss.Truncate(time.Second)},
 	}
 	return v, v.check(b)
 }
 
 // ackExponent returns the largest n for which 2^n ms is no longer than d.
 func ackExponent(d time.Duration) int { return max(0, bits.Len64(uint64(d.Milliseconds()))-1) }
-
-// Detection is D: how long until a raid host knows that a leg is bad, by the way in which it failed.
-type Detection struct{ Killed, Dropped, Hung, DiskHung time.Duration }
-
-// Detection returns D for these values.
-func (v Values) Detection() Detection {
-	return Detection{
-		Killed:   0,
-		Dropped:  time.Duration(1<<v.Node.TransportAck)*time.Millisecond + v.Node.KeepAlive/2,
-		Hung:     v.Node.KeepAlive + v.Node.KeepAlive/2,
-		DiskHung: v.Node.IOTimeout,
-	}
-}
-
-// Stall returns the longest that a write waits for a failed leg. A hung disk ends with the I/O timeout itself; whatever cuts the
-// connection ends with fast_io_fail after the detection, looked at once a reconnect delay.
-func (v Values) Stall() time.Duration {
-	d := v.Detection()
-	return max(max(d.Killed, d.Dropped, d.Hung)+v.Leg.FastIOFail+v.Leg.ReconnectDelay, d.DiskHung)
-}
-
-// Removal returns how long after its failure a leg's controller is gone for good.
-func (v Values) Removal() time.Duration {
-	d := v.Detection()
-	return max(d.Killed, d.Dropped, d.Hung, d.DiskHung) + v.Leg.CtrlrLoss + v.Leg.ReconnectDelay
-}
 
 // check holds the values against the invariant; docs/design.md has its lines and their reasons.
 func (v Values) check(b Budgets) error {
@@ -132,19 +120,22 @@ func (v Values) check(b Budgets) error {
 	}{
 		{time.Second <= l.ReconnectDelay && l.ReconnectDelay <= l.FastIOFail && l.FastIOFail <= l.CtrlrLoss,
 			"1: reconnect delay <= fast I/O fail <= controller loss"},
-		{v.Stall() <= b.ReplicaStall, "2: the stall of a write fits the replica stall budget"},
+		{v.Stall() <= b.ReplicaStall, "2: the stall of writes fits the replica stall budget"},
 		{3*n.KeepAlive/2 < n.IOTimeout && n.KeepAlive < n.AdminTimeout,
 			"3: an unanswered keep-alive is noticed before an I/O timeout (1.5 keep-alive < I/O timeout)"},
 		{v.Stall()+margin < HostIOTimeout, fmt.Sprintf("4: the stall and %s are less than the kernel's I/O timeout of %s", margin, HostIOTimeout)},
 		{v.Removal() < h.CtrlLoss, "5: a leg is gone before the host gives the target up"},
 		{h.CtrlLoss >= b.TargetLoss.Truncate(time.Second) && b.TargetLoss > v.Stall(), "6: the host waits as long as the target loss budget, which covers a failover"},
 		{RPC < CSI && CSI < Sidecar, "7: one SPDK call < one CSI call < the sidecar's timeout"},
-		{l.FastIOFail >= 2*(WatchInterval+RecordTime), "9: fast I/O fail >= 2 x (watch interval + time to record)"},
+		{l.FastIOFail >= 2*(WatchInterval+RecordTime) && n.Ack() > 0 && n.Ack() < n.KeepAlive,
+			"9: fast I/O fail >= 2 x (watch interval + time to record), and a connection without an ACK is closed before the keep-alive gives it up"},
+		{3*h.KeepAlive/2 <= n.Ack()+l.FastIOFail,
+			"10: the host gives up a raid host that is cut off before that can acknowledge a write without the legs it was cut off from (1.5 keep-alive of the host <= ACK timeout + fast I/O fail)"},
 	}
 	for _, l := range lines {
 		if !l.holds {
 			return fmt.Errorf("a replica stall budget of %s with a target loss budget of %s breaks line %s; "+
-				"a stall budget from 10s to 27s with a target loss budget above %s holds",
+				"a stall budget from 10s to 29s with a target loss budget above %s holds",
 				b.ReplicaStall, b.TargetLoss, l.line, v.Removal().Round(time.Second))
 		}
 	}

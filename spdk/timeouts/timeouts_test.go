@@ -25,8 +25,9 @@ func TestBudgetsEitherHoldTheInvariantOrAreRefused(t *testing.T) {
 			r, f, l := v.Leg.ReconnectDelay, v.Leg.FastIOFail, v.Leg.CtrlrLoss
 			k, ioT := v.Node.KeepAlive, v.Node.IOTimeout
 			ack := time.Duration(1<<v.Node.TransportAck) * time.Millisecond
-			network := max(k/2+k, ack+k/2) + f + r
-			stall := max(network, ioT)
+			hung := k/2 + k + l + time.Second // an attempt to reconnect may take 10 s, and no leg outlives its loss timeout
+			cut := ack + k/2 + l + time.Second
+			stall := max(min(hung, cut), hung, f+time.Second, ioT)
 			removal := max(k/2+k, ack+k/2, ioT) + l + r
 			for line, holds := range map[string]bool{
 				"1":       r >= time.Second && r <= f && f <= l,
@@ -35,7 +36,7 @@ func TestBudgetsEitherHoldTheInvariantOrAreRefused(t *testing.T) {
 				"4":       stall+2*time.Second < 30*time.Second,
 				"5":       removal < v.Host.CtrlLoss,
 				"6":       v.Host.CtrlLoss >= h,
-				"9":       f >= 2*(WatchInterval+RecordTime),
+				"9":       f >= 2*(WatchInterval+RecordTime) && ack < k,
 				"seconds": r%time.Second == 0 && f%time.Second == 0 && l%time.Second == 0 && k%time.Second == 0 && v.Host.CtrlLoss%time.Second == 0,
 			} {
 				if !holds {
@@ -59,5 +60,14 @@ func TestEqualLossTimeoutsAreRefused(t *testing.T) {
 	_, err := Derive(Budgets{ReplicaStall: 10 * time.Second, TargetLoss: 10 * time.Second})
 	if err == nil || !strings.Contains(err.Error(), "line 5") {
 		t.Fatalf("want line 5 broken, got %v", err)
+	}
+}
+
+func TestDocumentedStallBudgetsAreAcceptedAndNoOthers(t *testing.T) {
+	for s := time.Second; s <= time.Minute; s += time.Second {
+		_, err := Derive(Budgets{ReplicaStall: s, TargetLoss: DefaultBudgets().TargetLoss})
+		if accepted := err == nil; accepted != (s >= 10*time.Second && s <= 29*time.Second) {
+			t.Errorf("%s: %v", s, err)
+		}
 	}
 }

@@ -27,6 +27,8 @@ type Steady struct {
 	CNTLID int
 	// Listed: the raid has had it in a slot.
 	Listed bool
+	// Alone: the raid has had no other leg in a slot.
+	Alone bool
 }
 
 // Judge says which replicas of a running assembly are to change their state on record, by how their legs were seen.
@@ -38,6 +40,7 @@ type Steady struct {
 //     listing a leg for seconds after it has begun to write without it, and a rebuild that failed looks finished for as long
 //     (docs/spdk.md).
 //   - A leg that was being rebuilt and is in no slot any more is out-of-sync again.
+//   - The only leg that a raid has stays what it is: nothing can be acknowledged without it.
 //
 // Judge keeps memory, by replica ID.
 func Judge(v *Volume, legs map[string]LegHealth, memory map[string]Steady, settle time.Duration, now time.Time) map[string]ReplicaState {
@@ -54,9 +57,12 @@ func Judge(v *Volume, legs map[string]LegHealth, memory map[string]Steady, settl
 		case m.Since.IsZero() || m.CNTLID != leg.CNTLID:
 			m.Since, m.CNTLID = now, leg.CNTLID
 		}
-		wasListed := m.Listed
-		m.Listed = leg.Listed
+		before := m
+		m.Listed, m.Alone = leg.Listed, alone(legs, id)
 		memory[id] = m
+		if before.Alone && m.Alone && r.State != ReplicaRebuilding {
+			continue
+		}
 		settled := !m.Since.IsZero() && now.Sub(m.Since) >= settle
 		switch r.State {
 		case ReplicaInSync:
@@ -72,7 +78,7 @@ func Judge(v *Volume, legs map[string]LegHealth, memory map[string]Steady, settl
 				changes[id] = ReplicaInSync
 			}
 		case ReplicaRebuilding:
-			if wasListed && !leg.Listed {
+			if before.Listed && !leg.Listed {
 				changes[id] = ReplicaOutOfSync
 			} else if settled {
 				changes[id] = ReplicaInSync
@@ -80,6 +86,16 @@ func Judge(v *Volume, legs map[string]LegHealth, memory map[string]Steady, settl
 		}
 	}
 	return changes
+}
+
+// alone says whether no other leg is in a slot of the raid.
+func alone(legs map[string]LegHealth, id string) bool {
+	for other, leg := range legs {
+		if other != id && leg.Listed {
+			return false
+		}
+	}
+	return true
 }
 
 // What a replica that is lost again and again costs: the first losses are free, then each doubles the wait before its rebuild.
@@ -108,7 +124,7 @@ func (r Replica) RebuildDelay() time.Duration {
 	return min(firstDelay<<min(r.Strikes-freeStrikes-1, 10), longestDelay)
 }
 
-// NextRebuild chooses the replica that the running raid is to rebuild now: there and of the right size, not attached and not exported
+// NextRebuild chooses the replica that the running raid is to rebuild now, the one that waits longest of those that are there, of the right size, not attached and not exported
 // any more from before, and out-of-sync for long enough. ok is false while there is none, or one is being rebuilt.
 func NextRebuild(v *Volume, seen Observed, now time.Time) (id string, ok bool) {
 	if v.Assembly == nil || v.Assembly.Held || v.Assembly.Stopping || len(v.InState(ReplicaRebuilding)) > 0 {
@@ -118,7 +134,9 @@ func NextRebuild(v *Volume, seen Observed, now time.Time) (id string, ok bool) {
 	if !known || host.Err != nil || host.Raid == nil || !host.Raid.Online {
 		return "", false
 	}
-	for _, r := range v.InState(ReplicaOutOfSync) {
+	waiting := v.InState(ReplicaOutOfSync)
+	slices.SortStableFunc(waiting, func(a, b Replica) int { return a.Since.Compare(b.Since) })
+	for _, r := range waiting {
 		view, known := seen.Nodes[r.Node]
 		replica, exists := view.Replicas[r.ID]
 		_, attached := host.Legs[r.ID]
@@ -148,13 +166,4 @@ func (v *Volume) Surplus() []string {
 		ids = append(ids, r.ID)
 	}
 	return ids
-}
-
-// UnprovenLegs returns those of the given replicas that are suspect legs of the assembly: their raid host lost sight of them, and it is
-// proven since that it acknowledged nothing without them.
-func (v *Volume) UnprovenLegs(ids []string) []string {
-	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
-		r := v.Replica(id)
-		return r == nil || r.State != ReplicaSuspect || !slices.Contains(v.Assembly.Legs, id)
-	})
 }

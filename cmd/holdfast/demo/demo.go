@@ -1,5 +1,5 @@
 // Package demo shows the driver at work on one machine, without root, SPDK and Kubernetes: three simulated SPDK nodes, both CSI
-// services on sockets of their own, and a volume that is written to while one of its replicas dies.
+// services on sockets of their own, and a volume that is written to while one of its replicas dies, is rebuilt, and its raid host dies.
 //
 // What is simulated is SPDK's process and the machine's file system. The CSI calls, the JSON-RPC calls and all data on their way
 // from the writer to the replicas are real.
@@ -21,14 +21,14 @@ import (
 // Limits of the flags.
 const (
 	minSizeMiB, maxSizeMiB = 16, 4096
-	minSeconds, maxSeconds = 6, 3600
+	minSeconds, maxSeconds = 1, 3600
 )
 
 // Options are the demo's flags.
 type Options struct {
 	// SizeMiB is the size of the volume.
 	SizeMiB int
-	// Seconds is how long the data are overwritten, with the loss of a replica in the middle of it.
+	// Seconds is how long the data are overwritten without a fault, before each fault.
 	Seconds int
 	// JSON prints one object for programs in place of the story.
 	JSON bool
@@ -49,10 +49,10 @@ func Command() *cobra.Command {
 	o := Options{}
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Show a volume outliving one of its replicas, on this machine alone",
-		Long: "Show a volume outliving one of its replicas, on this machine alone: three simulated SPDK nodes, the driver's two services and\n" +
-			"a writer, with no need of root, SPDK or Kubernetes. The exit status is 0 only if there was no I/O error and all data were\n" +
-			"read back as they had been written.",
+		Short: "Show a volume outliving one of its replicas and its raid host, on this machine alone",
+		Long: "Show a volume outliving one of its replicas and its raid host, on this machine alone: three simulated SPDK nodes, the\n" +
+			"driver's two services and a writer, with no need of root, SPDK or Kubernetes. The exit status is 0 only if there was no I/O\n" +
+			"error, the lost replica was rebuilt, the volume moved, and all data were read back as they had been written.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {
@@ -66,7 +66,7 @@ func Command() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.IntVar(&o.SizeMiB, "size", 128, "size of the volume in MiB")
-	flags.IntVar(&o.Seconds, "seconds", 8, "how long to overwrite the data, in seconds; a replica is lost after a quarter of it")
+	flags.IntVar(&o.Seconds, "seconds", 2, "how long to write without a fault before each fault, in seconds")
 	flags.BoolVar(&o.JSON, "json", false, "print one JSON object instead of the story")
 	return cmd
 }
@@ -106,7 +106,7 @@ func play(ctx context.Context, o Options, story *narrator) (report Report, err e
 		return report, fmt.Errorf("make a directory for the demo: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	story.title("A volume with three replicas, and one of them dies.")
+	story.title("A volume with three replicas. One of them dies and comes back; then the node dies that runs the volume.")
 	story.text("The SPDK nodes are simulated and the file system only pretends; the CSI calls and the data's way over NVMe/TCP are real.")
 	story.text("Everything happens below " + dir + " and is removed at the end.")
 	lab, err := newLab(ctx, dir, int64(o.SizeMiB)<<20)

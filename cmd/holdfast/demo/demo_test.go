@@ -31,7 +31,7 @@ func inDir(t *testing.T) (wantEmpty func()) {
 func TestDemoReportsForPrograms(t *testing.T) {
 	wantEmpty := inDir(t)
 	var out bytes.Buffer
-	if err := demo.Run(t.Context(), demo.Options{SizeMiB: 16, Seconds: 6, JSON: true}, &out); err != nil {
+	if err := demo.Run(t.Context(), demo.Options{SizeMiB: 16, Seconds: 1, JSON: true}, &out); err != nil {
 		t.Errorf("%v\n%s", err, &out)
 	}
 	wantEmpty()
@@ -40,7 +40,8 @@ func TestDemoReportsForPrograms(t *testing.T) {
 		t.Fatalf("%v in %q", err, &out)
 	}
 	if !r.OK || !r.Verified || r.IOErrors != 0 || r.BytesVerified != 15<<20 || r.BytesWritten <= r.BytesVerified || len(r.Calls) != 8 ||
-		r.LostReplica != "out-of-sync" || r.KilledNode == r.RaidHost || r.KilledNode == "" || r.LongestPause == 0 {
+		r.LostReplica != "out-of-sync" || r.ReplicaNode == "" || r.ReplicaNode == r.RaidHost || r.ReplicaPause == 0 || r.Rebuild == 0 ||
+		r.RaidHost == "" || r.NewRaidHost == "" || r.NewRaidHost == r.RaidHost || r.FailoverPause == 0 || r.LongestPause == 0 {
 		t.Errorf("the report is %+v", r)
 	}
 }
@@ -60,13 +61,13 @@ func (s *stopAt) Write(p []byte) (int, error) {
 }
 
 func TestInterruptedDemoFailsAndCleansUp(t *testing.T) {
-	for _, point := range []string{"CreateVolume", "Writing a pattern", "killing"} {
+	for _, point := range []string{"CreateVolume", "Writing a pattern", "Killing", "is rebuilt while"} {
 		t.Run(point, func(t *testing.T) {
 			wantEmpty := inDir(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			out := &stopAt{point: point, stop: cancel}
-			err := demo.Run(ctx, demo.Options{SizeMiB: 16, Seconds: 6}, out)
+			err := demo.Run(ctx, demo.Options{SizeMiB: 16, Seconds: 1}, out)
 			if err == nil || !strings.Contains(err.Error(), "interrupted") {
 				t.Errorf("got %v\n%s", err, out)
 			}

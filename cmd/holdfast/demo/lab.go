@@ -16,6 +16,7 @@ import (
 	"github.com/holdfast-csi/holdfast/driver"
 	"github.com/holdfast-csi/holdfast/node"
 	"github.com/holdfast-csi/holdfast/node/userspace"
+	"github.com/holdfast-csi/holdfast/spdk/operator"
 	"github.com/holdfast-csi/holdfast/spdk/sim"
 	"github.com/holdfast-csi/holdfast/spdk/timeouts"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
@@ -31,6 +32,8 @@ type lab struct {
 	sims    map[string]*sim.Node
 	store   *bolt.Store
 	machine *userspace.Machine
+	// operator looks at the volume as a person would.
+	operator *operator.Operator
 	// The CO's connections to the two services.
 	controller, node *grpc.ClientConn
 
@@ -76,6 +79,7 @@ func (l *lab) start(ctx context.Context, volumeBytes int64) error {
 	if err := volume.RegisterHost(ctx, l.store, volume.Host{Name: host, MachineID: "demo"}); err != nil {
 		return err
 	}
+	l.operator = operator.New(l.store, cluster, clock.RealClock{})
 	if l.machine, err = userspace.New(userspace.Options{Dir: l.path("dev")}); err != nil {
 		return err
 	}

@@ -19,6 +19,8 @@ const (
 	blockBytes = 64 << 10
 	// writers write at the same time, each to blocks of its own.
 	writers = 4
+	// writeInterval is how often each of them begins a write while the volume is overwritten, if it can: a load, and no contest.
+	writeInterval = 3 * time.Millisecond
 )
 
 // load writes a pattern, block by block, and knows what each block must hold.
@@ -29,7 +31,8 @@ type load struct {
 
 	done                                  atomic.Int64 // blocks of the present run
 	bytesWritten, bytesVerified, ioErrors atomic.Int64
-	longestPause                          atomic.Int64 // nanoseconds
+	longestPause, recentPause             atomic.Int64 // nanoseconds: ever, and since it was set to 0
+	lastDone                              atomic.Int64 // nanoseconds since 1970
 }
 
 func newLoad(file *userspace.File) *load {
@@ -51,19 +54,44 @@ func (l *load) fill(ctx context.Context) error {
 	})
 }
 
-// overwrite writes blocks at random for a while.
-func (l *load) overwrite(ctx context.Context, d time.Duration) error {
-	end := time.Now().Add(d)
-	return l.each(func(writer int, buf []byte) error {
-		mine := (len(l.generation) - writer + writers - 1) / writers
-		for time.Now().Before(end) {
-			if err := l.write(ctx, writer+writers*rand.IntN(mine), buf); err != nil {
-				return err
+// overwrite begins to write blocks at random. end ends it between two writes, waits for the writers and returns why any of them gave
+// up; broken is closed when one has.
+func (l *load) overwrite(ctx context.Context) (broken <-chan struct{}, end func() error) {
+	stop, failed, finished := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	var once sync.Once
+	go func() {
+		finished <- l.each(func(writer int, buf []byte) error {
+			err := l.overwriteUntil(ctx, stop, writer, buf)
+			if err != nil {
+				once.Do(func() { close(failed) })
 			}
-		}
-		return nil
-	})
+			return err
+		})
+	}()
+	return failed, func() error {
+		close(stop)
+		return <-finished
+	}
 }
+
+func (l *load) overwriteUntil(ctx context.Context, stop <-chan struct{}, writer int, buf []byte) error {
+	ticker := time.NewTicker(writeInterval)
+	defer ticker.Stop()
+	mine := (len(l.generation) - writer + writers - 1) / writers
+	for {
+		select {
+		case <-stop:
+			return nil
+		case <-ticker.C:
+		}
+		if err := l.write(ctx, writer+writers*rand.IntN(mine), buf); err != nil {
+			return err
+		}
+	}
+}
+
+// stalledFor is how long ago the last I/O was completed.
+func (l *load) stalledFor() time.Duration { return time.Since(time.Unix(0, l.lastDone.Load())) }
 
 // verify reads every block and compares it with what was written to it last.
 func (l *load) verify(ctx context.Context) error {
@@ -118,11 +146,15 @@ func (l *load) timed(ctx context.Context, io func() error) error {
 		return err
 	}
 	l.done.Add(1)
-	for took := int64(time.Since(begin)); ; {
-		longest := l.longestPause.Load()
-		if took <= longest || l.longestPause.CompareAndSwap(longest, took) {
-			return nil
-		}
+	l.lastDone.Store(time.Now().UnixNano())
+	raise(&l.longestPause, int64(time.Since(begin)))
+	raise(&l.recentPause, int64(time.Since(begin)))
+	return nil
+}
+
+// raise makes a at least value.
+func raise(a *atomic.Int64, value int64) {
+	for old := a.Load(); old < value && !a.CompareAndSwap(old, value); old = a.Load() {
 	}
 }
 

@@ -67,8 +67,8 @@ func (n *narrator) step(format string, args ...any) { n.line("- "+format, args..
 
 func (n *narrator) row(name, value string) { n.line("  %-28s %s", name, value) }
 
-// during runs work and, where there is a terminal, shows how much of it is done, from 0 to 1.
-func (n *narrator) during(what string, done func() float64, work func() error) error {
+// during runs work and, where there is a terminal, shows a line about it that changes.
+func (n *narrator) during(what string, now func() string, work func() error) error {
 	n.step("%s", what)
 	begin := time.Now()
 	finished := make(chan error, 1)
@@ -85,7 +85,7 @@ func (n *narrator) during(what string, done func() float64, work func() error) e
 			return err
 		case <-ticker.C:
 			if n.live {
-				n.draw(bar(done()))
+				n.draw("  " + now())
 			}
 		}
 	}
@@ -95,7 +95,7 @@ func (n *narrator) during(what string, done func() float64, work func() error) e
 func bar(part float64) string {
 	part = min(1, part)
 	full := int(part * barWidth)
-	return fmt.Sprintf("  [%s%s] %3.0f %%", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), 100*part)
+	return fmt.Sprintf("[%s%s] %3.0f %%", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), 100*part)
 }
 
 // short writes a duration as a person reads it.

@@ -12,12 +12,19 @@ type Report struct {
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
 	// Seconds is how long all of it took.
-	Seconds    float64 `json:"seconds"`
-	RaidHost   string  `json:"raidHost"`
-	KilledNode string  `json:"killedNode"`
-	// LostReplica is the state on record of the killed node's replica, when writes had gone on without it.
-	LostReplica string `json:"lostReplica"`
-	Calls       []Call `json:"calls"`
+	Seconds float64 `json:"seconds"`
+	Calls   []Call  `json:"calls"`
+	// ReplicaNode is the node that was killed first, and ReplicaPause the longest that one write then took. LostReplica is the state
+	// on record of its replica when writes had gone on without it.
+	ReplicaNode  string  `json:"replicaNode"`
+	ReplicaPause float64 `json:"replicaPauseSeconds"`
+	LostReplica  string  `json:"lostReplica"`
+	// Rebuild is how long it took from the node's return until its replica was in-sync again and the standby whole.
+	Rebuild float64 `json:"rebuildSeconds"`
+	// RaidHost is the node that was killed second, NewRaidHost the one that the volume ran on then, FailoverPause as ReplicaPause.
+	RaidHost      string  `json:"raidHost"`
+	NewRaidHost   string  `json:"newRaidHost"`
+	FailoverPause float64 `json:"failoverPauseSeconds"`
 	// Verified says that all data were read back as they had been written.
 	Verified      bool  `json:"verified"`
 	BytesWritten  int64 `json:"bytesWritten"`
@@ -57,7 +64,9 @@ func (r Report) tell(story *narrator) {
 	story.row("written", fmt.Sprintf("%d MiB", r.BytesWritten>>20))
 	story.row("read back and verified", fmt.Sprintf("%d MiB", r.BytesVerified>>20))
 	story.row("I/O errors", fmt.Sprint(r.IOErrors))
-	story.row("longest pause of one I/O", fmt.Sprintf("%s (the volume's budget is %s)", short(seconds(r.LongestPause)), budgets.ReplicaStall))
+	story.row("pause, a replica lost", fmt.Sprintf("%s (the volume's budget is %s)", short(seconds(r.ReplicaPause)), budgets.ReplicaStall))
+	story.row("until it was rebuilt", fmt.Sprintf("%s (of which %s to see that it holds)", short(seconds(r.Rebuild)), budgets.ReplicaStall))
+	story.row("pause, the raid host lost", short(seconds(r.FailoverPause)))
 	story.row("all of the demo", short(seconds(r.Seconds)))
 	if r.OK {
 		story.gap()

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -30,6 +28,8 @@ type scene struct {
 	id   string
 	file *userspace.File
 	load *load
+	// broken is closed when a writer has given up.
+	broken <-chan struct{}
 }
 
 func (s *scene) staging() string { return s.lab.path("staging") }
@@ -42,7 +42,7 @@ func (s *scene) run(ctx context.Context) error {
 	if err := s.write(ctx); err != nil {
 		return err
 	}
-	if err := s.overwrite(ctx); err != nil {
+	if err := s.outlive(ctx); err != nil {
 		return err
 	}
 	if err := s.verify(ctx); err != nil {
@@ -114,71 +114,16 @@ func (s *scene) attach(ctx context.Context) error {
 // write fills the volume.
 func (s *scene) write(ctx context.Context) error {
 	s.load = newLoad(s.file)
-	err := s.story.during("Writing a pattern to all of the volume", s.load.fraction, func() error { return s.load.fill(ctx) })
+	err := s.story.during("Writing a pattern to all of the volume", s.fraction, func() error { return s.load.fill(ctx) })
 	s.report.addLoad(s.load)
 	return err
 }
 
-// overwrite goes on writing while a replica's node is killed.
-func (s *scene) overwrite(ctx context.Context) error {
-	v, err := s.lab.store.Get(ctx, s.id)
-	if err != nil {
-		return err
-	}
-	s.report.RaidHost, s.report.KilledNode = v.Assembly.RaidHost, victim(v)
-	total := time.Duration(s.o.Seconds) * time.Second
-	begin := time.Now()
-	s.story.step("The raid runs on %s, over the replicas on %s", v.Assembly.RaidHost, strings.Join(nodesOf(v), ", "))
-	kill := time.AfterFunc(total/4, func() {
-		s.story.step("After %s: killing the SPDK process of %s, which holds a replica", short(time.Since(begin)), s.report.KilledNode)
-		s.lab.sims[s.report.KilledNode].Kill()
-	})
-	defer kill.Stop()
-	elapsed := func() float64 { return time.Since(begin).Seconds() / total.Seconds() }
-	err = s.story.during(fmt.Sprintf("Overwriting it for %s with %d writers", short(total), writers), elapsed, func() error { return s.load.overwrite(ctx, total) })
-	s.report.addLoad(s.load)
-	if err != nil {
-		return err
-	}
-	return s.lookAtRecord(ctx)
-}
-
-// lookAtRecord sees that the driver knows which replica has missed writes.
-func (s *scene) lookAtRecord(ctx context.Context) error {
-	v, err := s.lab.store.Get(ctx, s.id)
-	if err != nil {
-		return err
-	}
-	for _, r := range v.Replicas {
-		if r.Node == s.report.KilledNode {
-			s.report.LostReplica = string(r.State)
-		}
-	}
-	if s.report.LostReplica != string(volume.ReplicaOutOfSync) {
-		return fmt.Errorf("the record calls the replica on %s %s although writes have gone on without it", s.report.KilledNode, s.report.LostReplica)
-	}
-	s.story.step("The record calls the replica on %s %s: it is no source of data before it is rebuilt", s.report.KilledNode, s.report.LostReplica)
-	return nil
-}
-
-// victim is a node that holds a replica and does not run the raid.
-func victim(v *volume.Volume) string {
-	nodes := nodesOf(v)
-	return nodes[slices.IndexFunc(nodes, func(n string) bool { return n != v.Assembly.RaidHost })]
-}
-
-func nodesOf(v *volume.Volume) []string {
-	var nodes []string
-	for _, r := range v.Replicas {
-		nodes = append(nodes, r.Node)
-	}
-	slices.Sort(nodes)
-	return nodes
-}
+func (s *scene) fraction() string { return bar(s.load.fraction()) }
 
 // verify reads everything back.
 func (s *scene) verify(ctx context.Context) error {
-	err := s.story.during("Reading everything back from the replicas that are left", s.load.fraction, func() error { return s.load.verify(ctx) })
+	err := s.story.during("Reading everything back from the two replicas that are left, one of them rebuilt", s.fraction, func() error { return s.load.verify(ctx) })
 	s.report.addLoad(s.load)
 	if err != nil {
 		return err
@@ -215,11 +160,11 @@ func (s *scene) detach(ctx context.Context) error {
 	if status.Code(err) != codes.Unavailable {
 		return errors.Join(errors.New("DeleteVolume did not answer Unavailable although a replica's node is dead"), err)
 	}
-	s.story.step("DeleteVolume answers %s while %s is dead: its replica is not forgotten", status.Code(err), s.report.KilledNode)
-	if err := s.lab.sims[s.report.KilledNode].Restart(); err != nil {
-		return fmt.Errorf("start %s again: %w", s.report.KilledNode, err)
+	s.story.step("DeleteVolume answers %s while %s is dead: its replica is not forgotten", status.Code(err), s.report.RaidHost)
+	if err := s.lab.sims[s.report.RaidHost].Restart(); err != nil {
+		return fmt.Errorf("start %s again: %w", s.report.RaidHost, err)
 	}
-	s.story.step("Starting %s again", s.report.KilledNode)
+	s.story.step("Starting %s again", s.report.RaidHost)
 	return s.call("DeleteVolume", "all three replicas are gone", func() error {
 		_, err := controllerService.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: s.id})
 		return err

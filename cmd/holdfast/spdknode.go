@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-csi/holdfast/spdk/operator"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// withSPDKNodeCommands adds the operator's commands for SPDK nodes to the command that runs the node service.
+func withSPDKNodeCommands(node *cobra.Command) *cobra.Command {
+	node.AddCommand(nodeListCommand(), nodeDrainCommand(), nodeForgetCommand())
+	return node
+}
+
+func nodeListCommand() *cobra.Command {
+	var f clusterFlags
+	var output outputFlag
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List all SPDK nodes and what is on them",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := output.check(); err != nil {
+				return err
+			}
+			return f.with(func(o *operator.Operator) error {
+				nodes, err := o.Nodes(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return output.print(cmd.OutOrStdout(), nodes, func(out io.Writer) { printNodes(out, nodes) })
+			})
+		},
+	}
+	f.add(cmd)
+	output.add(cmd)
+	return cmd
+}
+
+func printNodes(out io.Writer, nodes []operator.NodeSummary) {
+	t := newTable(out, "NAME", "ANSWERS", "ZONE", "TARGET", "FREE", "OF", "RAID HOST OF", "STANDBYS", "REPLICAS", "NOT IN-SYNC", "FORMER")
+	for _, n := range nodes {
+		answers, free, size := "yes", bytesText(n.FreeBytes), bytesText(n.SizeBytes)
+		if n.Problem != "" {
+			answers, free, size = "no", "-", "-"
+		}
+		t.row(n.Name, answers, orDash(n.Zone), orDash(n.NVMf), free, size, fmt.Sprint(n.Running), fmt.Sprint(n.Standbys), fmt.Sprint(n.Replicas),
+			fmt.Sprint(n.NotInSync), fmt.Sprint(n.Retired))
+	}
+	t.flush()
+	for _, n := range nodes {
+		if n.Problem != "" {
+			fmt.Fprintf(out, "%s: %s\n", n.Name, n.Problem)
+		}
+	}
+}
+
+func nodeDrainCommand() *cobra.Command {
+	var f clusterFlags
+	var parallel int
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "drain NODE",
+		Short: "Move every volume off an SPDK node that is to be stopped, and say whether it may be",
+		Long: "Move every volume that has its raid host on an SPDK node to another, and say what is left there. The exit status is 0 only\n" +
+			"if the node may be stopped: no volume in use has its raid host there, and none its only good replica. New volumes are not\n" +
+			"kept away from it, so stop it soon after.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.with(func(o *operator.Operator) error {
+				ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+				defer cancel()
+				return drainNode(ctx, cmd.Context(), o, args[0], parallel, cmd.OutOrStdout())
+			})
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().IntVar(&parallel, "parallel", 4, "how many volumes are moved at a time")
+	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait for all moves together")
+	return cmd
+}
+
+// drainNode moves until ctx ends and looks at what remains until the command's own context does.
+func drainNode(ctx, command context.Context, o *operator.Operator, node string, parallel int, out io.Writer) error {
+	drainErr := o.Drain(ctx, node, parallel, func(m operator.Moved) {
+		outcome := "runs on " + m.To
+		switch {
+		case m.Err != nil:
+			outcome = "stays: " + strings.ReplaceAll(m.Err.Error(), "\n", "; ")
+		case m.To == "":
+			outcome = "not in use any more"
+		}
+		fmt.Fprintf(out, "[%d/%d] %s: %s\n", m.Done, m.Of, m.Volume.Name, outcome)
+	})
+	if errors.Is(drainErr, volume.ErrNodeUnknown) || command.Err() != nil {
+		return drainErr
+	}
+	remains, err := o.Remains(command, node)
+	if err != nil {
+		return errors.Join(drainErr, err)
+	}
+	printRemains(out, node, remains)
+	if !remains.MayStop() {
+		return fmt.Errorf("%s must not be stopped yet", node)
+	}
+	fmt.Fprintf(out, "%s may be stopped.\n", node)
+	return nil
+}
+
+func printRemains(out io.Writer, node string, r operator.Remains) {
+	say := func(volumes []*volume.Volume, text string) {
+		if len(volumes) > 0 {
+			fmt.Fprintf(out, "%s %s\n", text, names(volumes))
+		}
+	}
+	say(r.Running, "In use, and still with its raid host there:")
+	say(r.LastCopies, "The only good replica is there, and the volume stops with it (wait for the rebuild of another; \"holdfast volume show\"):")
+	say(r.AtRisk, "Left with one good replica while it is down:")
+	say(r.Unstaged, "Assembled there for nobody yet; another raid host is chosen:")
+	fmt.Fprintf(out, "%s holds %d good replicas, which are rebuilt after it was down, and %d standbys, which are made elsewhere.\n", node, r.Replicas, r.Standbys)
+}
+
+func names(volumes []*volume.Volume) string {
+	texts := make([]string, 0, len(volumes))
+	for _, v := range volumes {
+		texts = append(texts, v.Name)
+	}
+	return strings.Join(texts, ", ")
+}
+
+func nodeForgetCommand() *cobra.Command {
+	var f clusterFlags
+	var yes bool
+	var lossVolumes []string
+	cmd := &cobra.Command{
+		Use:   "forget NODE [--yes-never-returns]",
+		Short: "Take an SPDK node that never returns off the records of all volumes",
+		Long: "Take an SPDK node that never returns off the records of all volumes: its replicas, standbys and former assemblies, so that\n" +
+			"volumes can be deleted and replicas are made elsewhere. It is refused while the node answers, and where it would leave a\n" +
+			"volume without an in-sync replica on record. Without --yes-never-returns nothing is changed, and what would go is shown.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.with(func(o *operator.Operator) error {
+				return forgetNode(cmd.Context(), o, args[0], lossVolumes, yes, cmd.OutOrStdout())
+			})
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().BoolVar(&yes, "yes-never-returns", false, "do it; without this it is only shown")
+	cmd.Flags().StringArrayVar(&lossVolumes, "data-loss-volume", nil, "ID of a volume that may be left without an in-sync replica; may be repeated")
+	return cmd
+}
+
+func forgetNode(ctx context.Context, o *operator.Operator, node string, lossVolumes []string, yes bool, out io.Writer) error {
+	forgotten, err := o.ForgetNode(ctx, node, lossVolumes, yes)
+	if err != nil {
+		err = fmt.Errorf("forget SPDK node %s: %w", node, err)
+	} else if len(forgotten) == 0 {
+		fmt.Fprintf(out, "No record names %s.\n", node)
+	}
+	return errors.Join(err, printForgotten(out, forgotten, yes))
+}
+
+// printForgotten shows what went, or would go, and what then is nobody's.
+func printForgotten(out io.Writer, forgotten []operator.Forgetting, done bool) error {
+	var lvols []string
+	for _, f := range forgotten {
+		for _, line := range f.Lines {
+			fmt.Fprintf(out, "%s: %s\n", f.Volume.Name, line)
+		}
+		lvols = append(lvols, f.Lvols...)
+	}
+	switch {
+	case len(forgotten) == 0:
+		return nil
+	case !done:
+		return errors.New("that would be taken off the records for good; to do it, add --yes-never-returns; nothing was changed")
+	}
+	if len(lvols) > 0 {
+		fmt.Fprintln(out, "Off the records. Should a disk of these return, delete its lvols by hand before it is used again:")
+		for _, lvol := range lvols {
+			fmt.Fprintf(out, "  %s\n", lvol)
+		}
+	}
+	return nil
+}

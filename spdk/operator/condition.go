@@ -1,0 +1,142 @@
+package operator
+
+import (
+	"fmt"
+
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// State sums a volume up in a word. docs/operations.md says what to do about each.
+type State string
+
+// States. A good replica is one that is in-sync on record and can be used now: its node answers, or the raid that runs writes to it.
+const (
+	// StateHealthy: as many good replicas as were asked for.
+	StateHealthy State = "healthy"
+	// StateDegraded: fewer, but two or more.
+	StateDegraded State = "degraded"
+	// StateRebuilding: the same, and one of the others is being rebuilt.
+	StateRebuilding State = "rebuilding"
+	// StateAtRisk: one good replica of several that were asked for; the next loss stops the volume.
+	StateAtRisk State = "at risk"
+	// StateWaiting: no good replica; the volume can't be used before one returns.
+	StateWaiting State = "waiting"
+	// StateCreating and StateDeleting are the phases of the same name.
+	StateCreating State = "creating"
+	StateDeleting State = "deleting"
+)
+
+// Condition is how a volume is.
+type Condition struct {
+	State State `json:"state"`
+	// Good counts the good replicas, Wanted those that the parameters ask for.
+	Good   int `json:"good"`
+	Wanted int `json:"wanted"`
+	// Rebuild is nil while nothing is rebuilt.
+	Rebuild *Rebuild `json:"rebuild,omitempty"`
+}
+
+// Rebuild is a rebuild under way.
+type Rebuild struct {
+	Replica string `json:"replica"`
+	// Percent is how much is copied. With Copied all is, and the replica is being watched for a stall budget before it counts.
+	Percent int  `json:"percent"`
+	Copied  bool `json:"copied,omitempty"`
+}
+
+func (r Rebuild) String() string {
+	if r.Copied {
+		return "rebuilt, settling"
+	}
+	return fmt.Sprintf("rebuilding %d %%", r.Percent)
+}
+
+func (c Condition) String() string {
+	text := string(c.State)
+	switch c.State {
+	case StateHealthy, StateCreating, StateDeleting:
+		return text
+	case StateDegraded:
+		text = fmt.Sprintf("degraded %d of %d", c.Good, c.Wanted)
+	case StateRebuilding:
+		return fmt.Sprintf("%s, %d of %d", c.Rebuild, c.Good, c.Wanted)
+	default:
+		text = fmt.Sprintf("%s, %d of %d", text, c.Good, c.Wanted)
+	}
+	if c.Rebuild != nil {
+		text += ", " + c.Rebuild.String()
+	}
+	return text
+}
+
+// Assess says how a volume is, by its record and what was seen of the nodes.
+func Assess(v *volume.Volume, s Sight) Condition {
+	c := Condition{Wanted: v.Parameters.Replicas, Rebuild: rebuildOf(v, s)}
+	for _, r := range v.InState(volume.ReplicaInSync) {
+		if leg, _ := s.leg(v, r); leg == LegMember || s.Err(r.Node) == nil {
+			c.Good++
+		}
+	}
+	switch {
+	case v.Phase == volume.PhaseCreating:
+		c.State = StateCreating
+	case v.Phase == volume.PhaseDeleting:
+		c.State = StateDeleting
+	case c.Good == 0:
+		c.State = StateWaiting
+	case c.Good >= c.Wanted:
+		c.State = StateHealthy
+	case c.Good == 1:
+		c.State = StateAtRisk
+	case c.Rebuild != nil:
+		c.State = StateRebuilding
+	default:
+		c.State = StateDegraded
+	}
+	return c
+}
+
+// rebuildOf finds the rebuild that runs. One that the record alone speaks of has copied all, or its raid host can't be asked: then
+// nothing is said of it.
+func rebuildOf(v *volume.Volume, s Sight) *Rebuild {
+	var settling *Rebuild
+	for _, r := range v.Replicas {
+		switch leg, percent := s.leg(v, r); {
+		case leg == LegRebuilding:
+			return &Rebuild{Replica: r.ID, Percent: percent}
+		case leg == LegMember && r.State == volume.ReplicaRebuilding:
+			settling = &Rebuild{Replica: r.ID, Percent: 100, Copied: true}
+		}
+	}
+	return settling
+}
+
+// Summary is a volume in a line.
+type Summary struct {
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	SizeBytes int64  `json:"sizeBytes"`
+	Condition
+	// RaidHost and Standby are SPDK nodes, MoveTo the one that the volume is asked to move to.
+	RaidHost string `json:"raidHost,omitempty"`
+	Standby  string `json:"standby,omitempty"`
+	MoveTo   string `json:"moveTo,omitempty"`
+	// Owner and PublishedTo are CSI nodes.
+	Owner       string   `json:"owner,omitempty"`
+	PublishedTo []string `json:"publishedTo,omitempty"`
+}
+
+// Summarize sums a volume up.
+func Summarize(v *volume.Volume, s Sight) Summary {
+	sum := Summary{ID: v.ID, Name: v.Name, SizeBytes: v.SizeBytes, Condition: Assess(v, s), MoveTo: v.MoveTo, Owner: v.Owner}
+	if v.Assembly != nil {
+		sum.RaidHost = v.Assembly.RaidHost
+	}
+	if v.Standby != nil {
+		sum.Standby = v.Standby.RaidHost
+	}
+	for _, p := range v.Publications {
+		sum.PublishedTo = append(sum.PublishedTo, p.Node)
+	}
+	return sum
+}

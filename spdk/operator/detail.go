@@ -1,0 +1,142 @@
+package operator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/holdfast-csi/holdfast/spdk"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// Detail is all that is known of a volume.
+type Detail struct {
+	Summary
+	Record   *volume.Volume  `json:"record"`
+	Replicas []ReplicaDetail `json:"replicas"`
+	// RaidHostProblem says why the raid of a running volume can't be seen; "" if it can.
+	RaidHostProblem string `json:"raidHostProblem,omitempty"`
+	// RetiredProblems says, for each of the record's retired assemblies, why its raid host can't be asked; "" if it can.
+	RetiredProblems []string `json:"retiredProblems,omitempty"`
+}
+
+// ReplicaDetail is one replica: as on record, and as seen.
+type ReplicaDetail struct {
+	volume.Replica
+	// Lvol is the replica's lvol as "lvstore/lvol".
+	Lvol string `json:"lvol"`
+	// Leg is how the raid host sees it, RebuildPercent how much of it is copied while that is LegRebuilding.
+	Leg            Leg `json:"leg,omitempty"`
+	RebuildPercent int `json:"rebuildPercent,omitempty"`
+	// SizeBytes and AllocatedBytes are the lvol's.
+	SizeBytes      int64 `json:"sizeBytes,omitempty"`
+	AllocatedBytes int64 `json:"allocatedBytes,omitempty"`
+	// Problem says why the replica can't be read now; "" if it can.
+	Problem string `json:"problem,omitempty"`
+	// Answers says that its node does, Missing that it then has no such lvol.
+	Answers bool `json:"answers"`
+	Missing bool `json:"missing,omitempty"`
+}
+
+// Usable says whether the replica could be a source now: its lvol is there and as large as the volume.
+func (r ReplicaDetail) Usable() bool { return r.Problem == "" }
+
+// Show looks at one volume on all nodes that its record names.
+func (o *Operator) Show(ctx context.Context, idOrName string) (Detail, error) {
+	v, err := o.Find(ctx, idOrName)
+	if err != nil {
+		return Detail{}, err
+	}
+	return o.detail(ctx, v), nil
+}
+
+func (o *Operator) detail(ctx context.Context, v *volume.Volume) Detail {
+	sight := o.lookAt(ctx, nodesOf(v)...)
+	d := Detail{Summary: Summarize(v, sight), Record: v, Replicas: o.replicas(ctx, v, sight)}
+	if v.Assembly != nil {
+		if _, ok := sight.raid(v); !ok {
+			d.RaidHostProblem = cmp.Or(sight.problem(v.Assembly.RaidHost), "its raid is not there")
+		}
+	}
+	for _, a := range v.Retired {
+		d.RetiredProblems = append(d.RetiredProblems, sight.problem(a.RaidHost))
+	}
+	return d
+}
+
+// nodesOf lists the SPDK nodes that a record names, each once.
+func nodesOf(v *volume.Volume) []string {
+	var names []string
+	seen := map[string]bool{}
+	add := func(name string) {
+		if !seen[name] {
+			seen[name] = true
+			names = append(names, name)
+		}
+	}
+	for _, r := range v.Replicas {
+		add(r.Node)
+	}
+	for _, a := range []*volume.Assembly{v.Assembly, v.Standby} {
+		if a != nil {
+			add(a.RaidHost)
+		}
+	}
+	for _, a := range v.Retired {
+		add(a.RaidHost)
+	}
+	return names
+}
+
+// replicas looks at every replica's lvol, side by side.
+func (o *Operator) replicas(ctx context.Context, v *volume.Volume, sight Sight) []ReplicaDetail {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	details := make([]ReplicaDetail, len(v.Replicas))
+	var wg sync.WaitGroup
+	for i, r := range v.Replicas {
+		d := &details[i]
+		d.Replica, d.Lvol = r, r.LvStore+"/"+v.LvolName(r)
+		d.Leg, d.RebuildPercent = sight.leg(v, r)
+		if d.Problem = sight.problem(r.Node); d.Problem != "" {
+			continue
+		}
+		d.Answers = true
+		wg.Go(func() {
+			if err := o.lookAtLvol(ctx, v, d); err != nil {
+				d.Problem = err.Error()
+			}
+		})
+	}
+	wg.Wait()
+	return details
+}
+
+// lookAtLvol enters what a replica's lvol is, and returns why it is no image of the volume. What is missing is the lvol alone, or
+// the whole lvstore, as when a disk is gone or not attached yet.
+func (o *Operator) lookAtLvol(ctx context.Context, v *volume.Volume, d *ReplicaDetail) error {
+	node, err := o.cluster.Node(d.Node)
+	if err != nil {
+		return err
+	}
+	lvol, err := node.Lvol(ctx, d.LvStore, v.LvolName(d.Replica))
+	d.SizeBytes, d.AllocatedBytes = lvol.SizeBytes, lvol.AllocatedBytes
+	switch {
+	case err == nil && lvol.SizeBytes != v.SizeBytes:
+		return fmt.Errorf("its lvol has %d bytes, the volume %d", lvol.SizeBytes, v.SizeBytes)
+	case !errors.Is(err, spdk.ErrNotFound):
+		return err
+	}
+	lvstores, err := node.LvStores(ctx)
+	if err != nil {
+		return err
+	}
+	d.Missing = true
+	if slices.ContainsFunc(lvstores, func(s spdk.LvStore) bool { return s.Name == d.LvStore }) {
+		return fmt.Errorf("its lvol is not in lvstore %s", d.LvStore)
+	}
+	return fmt.Errorf("lvstore %s is not loaded on %s: its disk is gone, or not attached yet", d.LvStore, d.Node)
+}
