@@ -100,9 +100,13 @@ func (w *watcher) consider(ctx context.Context, wv *watchedVolume, name string, 
 		l = w.cutOff(ctx, wv, v, name, n, away)
 	}
 	if l.why == "" && seen.err == nil && w.contradicts(wv, seen.health) {
-		if err := w.record(ctx, wv, seen.health); err != nil {
+		rebuilt, err := w.record(ctx, wv, seen.health)
+		if err != nil {
 			klog.FromContext(ctx).Info("Staged volume can't be watched", "volumeID", wv.id, "err", err)
 			return
+		}
+		if rebuilt {
+			w.running.Go(func() { w.trim(ctx, wv.id) })
 		}
 	}
 	w.tendIfDue(ctx, wv, l, seen)
@@ -208,7 +212,8 @@ func (w *watcher) cutOff(ctx context.Context, wv *watchedVolume, v *volume.Volum
 			return loss{why: "it is cut off from this machine and from its legs", unproven: away, paths: paths}
 		}
 		if !recorded && until.Sub(w.clock.Now()) <= 2*timeouts.RecordTime {
-			if recorded = true; w.record(ctx, wv, health) != nil {
+			recorded = true
+			if _, err := w.record(ctx, wv, health); err != nil {
 				return loss{}
 			}
 		}

@@ -41,6 +41,7 @@ type FileSystems interface {
 	Format(ctx context.Context, device string, o mount.FormatOptions) error
 	Stats(ctx context.Context, path string) (mount.Usage, error)
 	InUse(ctx context.Context, device string) (bool, error)
+	Trim(ctx context.Context, path string) (int64, error)
 }
 
 // Mounts mounts and unmounts. *mount.Mounter is the real one.

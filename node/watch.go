@@ -265,12 +265,13 @@ func (w *watcher) ask(ctx context.Context, name string) (spdk.Health, error) {
 	return node.Health(ctx)
 }
 
-// record puts what was seen of the legs on record, as far as the record still speaks of the same assembly.
-func (w *watcher) record(ctx context.Context, wv *watchedVolume, health spdk.Health) error {
+// record puts what was seen of the legs on record, as far as the record still speaks of the same assembly. It says whether a replica is
+// rebuilt by that.
+func (w *watcher) record(ctx context.Context, wv *watchedVolume, health spdk.Health) (rebuilt bool, err error) {
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
 	if wv.record == nil || wv.switching {
-		return nil // given back, or its raid host left, meanwhile
+		return false, nil // given back, or its raid host left, meanwhile
 	}
 	number := wv.record.Assembly.Number
 	v, err := volume.Modify(ctx, w.server.store, wv.id, func(v *volume.Volume) (bool, error) {
@@ -280,15 +281,31 @@ func (w *watcher) record(ctx context.Context, wv *watchedVolume, health spdk.Hea
 		changes := w.judge(wv, v, health)
 		for id, state := range changes {
 			klog.FromContext(ctx).Info("Replica changes its state", "volumeID", v.ID, "replica", id, "node", v.Replica(id).Node, "from", v.Replica(id).State, "to", state)
+			rebuilt = rebuilt || v.Replica(id).State == volume.ReplicaRebuilding && state == volume.ReplicaInSync
 			v.SetReplicaState(id, state, w.clock.Now().UTC())
 		}
 		return len(changes) > 0, nil
 	})
 	if err != nil {
-		return fmt.Errorf("put the state of the replicas of volume %s on record: %w", wv.id, err)
+		return false, fmt.Errorf("put the state of the replicas of volume %s on record: %w", wv.id, err)
 	}
 	wv.record, wv.readAt = v, w.clock.Now()
-	return nil
+	return rebuilt && v.Parameters.Thin, nil
+}
+
+// trim gives back the room that a rebuild has taken up: it copies every block, so that a thin replica is full afterwards. Discarding what
+// is free in the file system reaches all replicas. Of raw block nobody knows what is free.
+func (w *watcher) trim(ctx context.Context, id string) {
+	st, err := w.server.state.load(id)
+	if err != nil || st == nil || st.Block {
+		return
+	}
+	bytes, err := w.server.fs.Trim(ctx, st.Path)
+	if err != nil {
+		klog.FromContext(ctx).Info("Room that a rebuild took up can't be given back", "volumeID", id, "path", st.Path, "err", err)
+		return
+	}
+	klog.FromContext(ctx).V(2).Info("Free room of a file system is given back after a rebuild", "volumeID", id, "bytes", bytes)
 }
 
 // judge says which replicas are to change their state by what was seen of the raid host. The caller holds wv.mu.
@@ -317,7 +334,7 @@ func (w *watcher) last(ctx context.Context, wv *watchedVolume) error {
 			return nil
 		}
 		if err == nil {
-			err = w.record(ctx, wv, health)
+			_, err = w.record(ctx, wv, health)
 		}
 		if err != nil || !wv.unsettled() {
 			return err
