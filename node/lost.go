@@ -109,7 +109,7 @@ func (w *watcher) consider(ctx context.Context, wv *watchedVolume, name string, 
 			w.running.Go(func() { w.trim(ctx, wv.id) })
 		}
 	}
-	w.tendIfDue(ctx, wv, l, seen)
+	w.tendIfDue(ctx, wv, l)
 }
 
 // newlyAway returns the record, if it still runs on that node and isn't being moved, and the good legs that the raid host has lost sight of.

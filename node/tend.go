@@ -25,10 +25,10 @@ const (
 )
 
 // tendIfDue has a volume tended in the background: at once if its raid host is lost, else when something is to be done and it is due.
-func (w *watcher) tendIfDue(ctx context.Context, wv *watchedVolume, l loss, seen watchedNode) {
+func (w *watcher) tendIfDue(ctx context.Context, wv *watchedVolume, l loss) {
 	wv.mu.Lock()
 	now := w.clock.Now()
-	due := l.why != "" || !now.Before(wv.next) && wv.wants(seen, now)
+	due := l.why != "" || !now.Before(wv.next) && wv.wants()
 	if wv.record == nil || wv.switching || !due {
 		wv.mu.Unlock()
 		return
@@ -58,7 +58,7 @@ func (wv *watchedVolume) hold(ctx context.Context) (release func(), err error) {
 }
 
 // wants says whether anything about the volume is not as it should be. The caller holds wv.mu.
-func (wv *watchedVolume) wants(seen watchedNode, now time.Time) bool {
+func (wv *watchedVolume) wants() bool {
 	v := wv.record
 	if v == nil || v.Assembly == nil {
 		return false
@@ -107,7 +107,9 @@ func (w *watcher) tendOnce(ctx context.Context, wv *watchedVolume, l loss) {
 
 // tend does the next thing that the volume needs. The caller holds the volume's token.
 func (w *watcher) tend(ctx context.Context, wv *watchedVolume, l loss) error {
-	v, err := w.server.get(ctx, wv.id)
+	reading, cancel := context.WithTimeout(ctx, storeLimit)
+	defer cancel()
+	v, err := w.server.get(reading, wv.id)
 	if err != nil || v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Stopping {
 		wv.forget()
 		return err
@@ -147,6 +149,8 @@ func (wv *watchedVolume) forget() {
 func (w *watcher) modify(ctx context.Context, wv *watchedVolume, number uint32, change func(*volume.Volume) (bool, error)) (*volume.Volume, error) {
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, storeLimit)
+	defer cancel()
 	v, err := volume.Modify(ctx, w.server.store, wv.id, func(v *volume.Volume) (bool, error) {
 		if v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Number != number || v.Assembly.Stopping {
 			return false, fmt.Errorf("%w: it is not assembly %d of this node any more", volume.ErrConflict, number)

@@ -23,6 +23,8 @@ const (
 	recordAge = 3 * time.Second
 	// readLimit bounds the reading of one record that is in memory already: a store that hangs must not slow the watching.
 	readLimit = timeouts.WatchInterval / 2
+	// storeLimit bounds a use of the store by the watcher.
+	storeLimit = 5 * time.Second
 	// readers is how many records are read side by side.
 	readers = 16
 	// lookLimit bounds one look at an SPDK node.
@@ -113,12 +115,6 @@ func (w *watcher) remove(id string) {
 	delete(w.watched, id)
 }
 
-func (w *watcher) get(id string) *watchedVolume {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.watched[id]
-}
-
 // look begins a look at every SPDK node that runs a staged volume or its standby and isn't being looked at. It waits for none: one that
 // hangs delays nobody.
 func (w *watcher) look(ctx context.Context) {
@@ -204,11 +200,12 @@ func (w *watcher) refresh(ctx context.Context, wv *watchedVolume) (*volume.Volum
 	defer wv.mu.Unlock()
 	var err error
 	if now := w.clock.Now(); wv.record == nil || now.Sub(wv.readAt) >= recordAge {
+		limit := storeLimit
 		if wv.record != nil {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, readLimit)
-			defer cancel()
+			limit = readLimit
 		}
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
 		var v *volume.Volume
 		v, err = w.server.get(ctx, wv.id)
 		switch {
@@ -274,6 +271,8 @@ func (w *watcher) record(ctx context.Context, wv *watchedVolume, health spdk.Hea
 		return false, nil // given back, or its raid host left, meanwhile
 	}
 	number := wv.record.Assembly.Number
+	ctx, cancel := context.WithTimeout(ctx, storeLimit)
+	defer cancel()
 	v, err := volume.Modify(ctx, w.server.store, wv.id, func(v *volume.Volume) (bool, error) {
 		if v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Number != number {
 			return false, nil

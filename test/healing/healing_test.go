@@ -9,6 +9,7 @@ import (
 )
 
 func TestReplicaIsRebuiltWhenItsNodeReturns(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 3)
 	id := b.create("a", 16*mib, nil)
 	l := b.load(b.use(id))
@@ -21,7 +22,7 @@ func TestReplicaIsRebuiltWhenItsNodeReturns(t *testing.T) {
 	b.eventually("redundancy", func() bool { return b.whole(id) })
 	t.Logf("pause %s; %s", l.pause(), b.describe(id))
 	l.verify()
-	b.release(id)
+	b.release(id, l)
 }
 
 // otherThan returns a node with a replica that is neither the raid host nor the standby's.
@@ -37,6 +38,7 @@ func (b *bench) otherThan(id string) string {
 }
 
 func TestRaidHostIsKilledUnderLoad(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 3)
 	id := b.create("a", 16*mib, nil)
 	l := b.load(b.use(id))
@@ -51,11 +53,12 @@ func TestRaidHostIsKilledUnderLoad(t *testing.T) {
 	b.eventually("redundancy", func() bool { return b.whole(id) })
 	t.Logf("pause %s; %s", l.pause(), b.describe(id))
 	l.verify()
-	b.release(id)
+	b.release(id, l)
 }
 
 // The raid host fails in each way that it can, under load: the volume goes on elsewhere, and is whole again when the fault has ended.
 func TestRaidHostFails(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]func(b *bench, host string) (end func()){
 		"hangs": func(b *bench, host string) func() {
 			b.hang(host, true)
@@ -71,6 +74,7 @@ func TestRaidHostFails(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t, 3)
 			id := b.create("a", 16*mib, nil)
 			l := b.load(b.use(id))
@@ -85,7 +89,7 @@ func TestRaidHostFails(t *testing.T) {
 			b.eventually("redundancy", func() bool { return b.whole(id) })
 			t.Logf("pause %s; %s", l.pause(), b.describe(id))
 			l.verify()
-			b.release(id)
+			b.release(id, l)
 		})
 	}
 }
@@ -93,6 +97,7 @@ func TestRaidHostFails(t *testing.T) {
 // The raid host loses sight of the other nodes while its user reaches it: it goes on with the leg beside it, and the others are rebuilt
 // when they can be reached again.
 func TestRaidHostThatIsCutOffFromItsLegsGoesOnAlone(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 3)
 	id := b.create("a", 16*mib, nil)
 	l := b.load(b.use(id))
@@ -105,7 +110,7 @@ func TestRaidHostThatIsCutOffFromItsLegsGoesOnAlone(t *testing.T) {
 	b.isolate(from, false, "n1", "n2", "n3")
 	b.eventually("redundancy", func() bool { return b.whole(id) })
 	l.verify()
-	b.release(id)
+	b.release(id, l)
 }
 
 // isolate drops the packets between a node and others.
@@ -118,6 +123,7 @@ func (b *bench) isolate(node string, cut bool, others ...string) {
 }
 
 func TestMoveOnPurpose(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 3)
 	id := b.create("a", 16*mib, nil)
 	l := b.load(b.use(id))
@@ -132,7 +138,7 @@ func TestMoveOnPurpose(t *testing.T) {
 	}
 	b.eventually("standby", func() bool { return b.whole(id) })
 	l.verify()
-	b.release(id)
+	b.release(id, l)
 }
 
 func (b *bench) modify(id string, change func(*volume.Volume)) {
@@ -143,6 +149,7 @@ func (b *bench) modify(id string, change func(*volume.Volume)) {
 
 // A replica's target is killed and its lvol is gone when it comes back: another takes its place on the same node.
 func TestReplicaWhoseLvolIsGoneIsReplaced(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 3)
 	id := b.create("a", 16*mib, nil)
 	l := b.load(b.use(id))
@@ -151,7 +158,7 @@ func TestReplicaWhoseLvolIsGoneIsReplaced(t *testing.T) {
 	b.eventually("redundancy", func() bool { return b.whole(id) })
 	t.Logf("pause %s; %s", l.pause(), b.describe(id))
 	l.verify()
-	b.release(id)
+	b.release(id, l)
 }
 
 // loseReplica kills a node's target and starts it again without its replica of the volume.
@@ -172,6 +179,7 @@ func (b *bench) loseReplica(id, node string) {
 
 // A replica whose node stays away is replaced on another node, and the old one is deleted when its node returns after all.
 func TestReplicaWhoseNodeStaysAwayIsReplacedElsewhere(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 4)
 	id := b.create("a", 16*mib, map[string]string{volume.ParamReplaceAfter: "3s"})
 	l := b.load(b.use(id))
@@ -186,11 +194,12 @@ func TestReplicaWhoseNodeStaysAwayIsReplacedElsewhere(t *testing.T) {
 	b.start(lost)
 	b.eventually("redundancy", func() bool { return b.whole(id) })
 	l.verify()
-	b.release(id)
+	b.release(id, l)
 }
 
 // A volume that nobody uses has lost a replica: the controller rebuilds it.
 func TestUnpublishedVolumeIsRepaired(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 3)
 	id := b.create("a", 16*mib, nil)
 	l := b.load(b.use(id))
@@ -205,5 +214,5 @@ func TestUnpublishedVolumeIsRepaired(t *testing.T) {
 	t.Log(b.describe(id))
 	l.file = b.use(id)
 	l.check(func(buf []byte, off int64) error { return l.file.ReadAt(b.ctx, buf, off) })
-	b.release(id)
+	b.release(id, l)
 }
