@@ -68,22 +68,35 @@ func (w *watcher) greet(ctx context.Context, name string, n *watchedNode, now bo
 
 // greetNow says whether the target answers.
 func (w *watcher) greetNow(ctx context.Context, name string, n *watchedNode) bool {
-	node, err := w.server.cluster.Node(name)
-	if err == nil {
-		limited, cancel := context.WithTimeout(ctx, greetLimit)
-		err = w.server.fabrics.Greet(limited, node.NVMf.String())
-		cancel()
-	}
+	answers := w.answers(ctx, name)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n.greetedAt = w.clock.Now()
 	switch {
-	case err == nil:
+	case answers:
 		n.silentSince = time.Time{}
 	case n.silentSince.IsZero():
 		n.silentSince = n.greetedAt
 	}
-	return err == nil
+	return answers
+}
+
+// unremarkable says whether all is well with a volume by a look at its raid host: consider would conclude nothing.
+func (w *watcher) unremarkable(wv *watchedVolume, name string, n *watchedNode) bool {
+	w.mu.Lock()
+	health, well := n.health, n.err == nil && n.silentSince.IsZero()
+	w.mu.Unlock()
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	v := wv.record
+	if !well || v == nil || v.Assembly.RaidHost != name || v.Assembly.Held || wv.switching || len(v.InState(volume.ReplicaInSync)) < len(v.Replicas) {
+		return false
+	}
+	legs, ok := converge.LegHealth(v, *v.Assembly, health)
+	for _, leg := range legs {
+		ok = ok && leg.Member && leg.Connected
+	}
+	return ok && len(volume.Judge(v, legs, wv.memory, v.Parameters.Budgets.ReplicaStall, w.clock.Now())) == 0 && !wv.wants()
 }
 
 // consider draws the conclusions for one volume of a look at its raid host.
@@ -154,17 +167,21 @@ func (w *watcher) lost(ctx context.Context, v *volume.Volume, n *watchedNode, se
 		}
 		return now.Sub(silent)
 	}()
-	paths, live := w.paths(ctx, v)
-	if seen.err == nil {
-		if _, there := seen.health.Raids[v.RaidName()]; !there {
-			return loss{why: "it has no raid of the volume", gone: true}
-		}
-		if silentFor >= patience && !live {
-			return loss{why: "its target doesn't answer", paths: paths}
-		}
-		return loss{}
+	if _, there := seen.health.Raids[v.RaidName()]; !there && seen.err == nil {
+		return loss{why: "it has no raid of the volume", gone: true}
 	}
+	if seen.err == nil && silentFor < patience {
+		return loss{} // without a look at the paths, which costs much where there are many
+	}
+	paths, live := w.paths(ctx, v)
 	l := loss{paths: paths}
+	if seen.err == nil {
+		if live {
+			return loss{}
+		}
+		l.why = "its target doesn't answer"
+		return l
+	}
 	if values, err := timeouts.Derive(v.Parameters.Budgets); err != nil || now.Sub(seen.lookedAt) > values.Leg.FastIOFail+unwatched {
 		l.unproven = v.GoodLegs(*v.Assembly)
 	}
@@ -242,5 +259,9 @@ const pathInterval = 50 * time.Millisecond
 // answers says whether the NVMe/TCP target of a node answers this machine.
 func (w *watcher) answers(ctx context.Context, name string) bool {
 	node, err := w.server.cluster.Node(name)
-	return err == nil && w.server.fabrics.Greet(ctx, node.NVMf.String()) == nil
+	return err == nil && sharedOf(w, w.greetings, name).do(func() bool {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), greetLimit)
+		defer cancel()
+		return w.server.fabrics.Greet(ctx, node.NVMf.String()) == nil
+	})
 }

@@ -100,7 +100,7 @@ func New(o Options) (*Server, error) {
 		name: o.Name, store: o.Store, cluster: o.Cluster, fabrics: o.Fabrics, fs: o.FileSystems, mounts: o.Mounts,
 		state: state, maxVolumes: o.MaxVolumes,
 	}
-	s.watcher = &watcher{server: s, clock: o.Clock, converger: converge.New(o.Cluster), watched: map[string]*watchedVolume{}, nodes: map[string]*watchedNode{}}
+	s.watcher = newWatcher(s, o.Clock)
 	return s, nil
 }
 

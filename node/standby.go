@@ -108,12 +108,17 @@ func (w *watcher) makeStandby(ctx context.Context, wv *watchedVolume, v *volume.
 // finishStandby makes what is on record of the standby and connects this machine's path to it.
 func (w *watcher) finishStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume) (*volume.Volume, error) {
 	host := v.Standby.RaidHost
-	if err := w.converger.RunStandby(ctx, v, w.down()...); err != nil {
+	release, err := w.makes.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = w.converger.RunStandby(ctx, v, w.down()...)
+	release()
+	if err != nil {
 		return nil, fmt.Errorf("make the standby on %s: %w", host, err)
 	}
 	if !v.Standby.Running {
 		number := v.Standby.Number
-		var err error
 		v, err = w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
 			if v.Standby == nil || v.Standby.Number != number {
 				return false, volume.ErrConflict

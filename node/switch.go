@@ -105,36 +105,79 @@ func (w *watcher) readyStandby(ctx context.Context, wv *watchedVolume, v *volume
 	return w.makeStandby(ctx, wv, v, v.MoveTo)
 }
 
-// finishSwitch puts the assembly on record to use, in the only order that loses nothing (docs/design.md, "The switch"):
-//
-//  1. this machine has a path to it, held, and then none to any other: nothing is read from or sent to a former raid host any more;
-//  2. the former raid hosts are cut off from the legs, and what they had sent has ended;
-//  3. the raid has no leg that is not good;
-//  4. it is on record which legs it goes on with;
-//  5. its target is optimized.
-//
-// Each step is repeated harmlessly, so that whoever finds the record like this goes on with it.
+// switching is a switch on its way.
+type switching struct {
+	wv *watchedVolume
+	v  *volume.Volume
+	l  loss
+	// legs are those that the assembly goes on with: each step leaves out what it finds not to be good.
+	legs []string
+}
+
+// switchStep is a step of a switch. It is repeated harmlessly.
+type switchStep struct {
+	name string
+	do   func(w *watcher, ctx context.Context, s *switching) error
+}
+
+// switchSteps put the assembly on record to use, in the only order that loses nothing (docs/design.md, "The switch").
+var switchSteps = []switchStep{
+	// This machine has a path to it, held, and then none to any other: nothing is read from or sent to a former raid host any more.
+	{"paths", (*watcher).leave},
+	// The former raid hosts are cut off from the legs, and what they had sent has ended.
+	{"fence", (*watcher).fence},
+	// The raid has no leg that is not good, and no leg counts as good that the raid hasn't.
+	{"members", (*watcher).purge},
+	// It is on record which legs it goes on with.
+	{"record", (*watcher).settleOn},
+	// Its target serves this machine.
+	{"optimize", (*watcher).optimize},
+}
+
+// finishSwitch takes the steps of a switch that is on record. Whoever finds the record like this goes on with it.
 func (w *watcher) finishSwitch(ctx context.Context, wv *watchedVolume, v *volume.Volume, l loss) error {
-	proven, err := w.leavePaths(ctx, v, l)
+	s := &switching{wv: wv, v: v, l: l, legs: l.usable(v, *v.Assembly, false)}
+	for _, step := range switchSteps {
+		if err := step.do(w, ctx, s); err != nil {
+			return fmt.Errorf("switch to %s, %s: %w", v.Assembly.RaidHost, step.name, err)
+		}
+	}
+	return nil
+}
+
+// leave leaves this machine with the path to the assembly alone.
+func (w *watcher) leave(ctx context.Context, s *switching) error {
+	proven, err := w.leavePaths(ctx, s.v, s.l)
 	if err != nil {
 		return err
 	}
-	candidates := l.usable(v, *v.Assembly, proven)
-	if l.asked {
-		candidates = w.lastSeen(ctx, v, candidates)
+	s.legs = s.l.usable(s.v, *s.v.Assembly, proven)
+	if s.l.asked {
+		s.legs = w.lastSeen(ctx, s.v, s.legs)
 	}
-	fenced := w.fence(ctx, v, w.withoutCutOff(ctx, v, candidates))
-	members, err := w.members(ctx, v, fenced)
+	return nil
+}
+
+// fence cuts the former raid hosts off from the legs.
+func (w *watcher) fence(ctx context.Context, s *switching) error {
+	release, err := w.fences.take(ctx)
 	if err != nil {
 		return err
 	}
-	if len(members) == 0 {
-		return fmt.Errorf("%w: none of the legs %v could be cut off from the former raid host and is a member of the new raid", volume.ErrNoGoodReplica, candidates)
+	defer release()
+	candidates := s.legs
+	if s.legs = w.fenced(ctx, s.v, w.withoutCutOff(ctx, s.v, candidates)); len(s.legs) == 0 {
+		return fmt.Errorf("%w: none of the legs %v could be cut off from the former raid host", volume.ErrNoGoodReplica, candidates)
 	}
-	v, err = w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+	return nil
+}
+
+// settleOn puts on record which legs the assembly goes on with.
+func (w *watcher) settleOn(ctx context.Context, s *switching) error {
+	v, err := w.modify(ctx, s.wv, s.v.Assembly.Number, func(v *volume.Volume) (bool, error) {
 		now := w.clock.Now().UTC()
 		for _, r := range v.InState(volume.ReplicaInSync, volume.ReplicaSuspect, volume.ReplicaRebuilding) {
-			if slices.Contains(members, r.ID) {
+			if slices.Contains(s.legs, r.ID) {
 				v.SetReplicaState(r.ID, volume.ReplicaInSync, now)
 			} else {
 				v.SetReplicaState(r.ID, volume.ReplicaOutOfSync, now)
@@ -146,24 +189,28 @@ func (w *watcher) finishSwitch(ctx context.Context, wv *watchedVolume, v *volume
 	if err != nil {
 		return err
 	}
-	wv.mu.Lock()
-	clear(wv.memory)
-	wv.mu.Unlock()
-	host, err := w.server.cluster.Node(v.Assembly.RaidHost)
+	s.v = v
+	s.wv.mu.Lock()
+	defer s.wv.mu.Unlock()
+	clear(s.wv.memory)
+	return nil
+}
+
+// optimize has the assembly's target serve this machine.
+func (w *watcher) optimize(ctx context.Context, s *switching) error {
+	host, err := w.server.cluster.Node(s.v.Assembly.RaidHost)
 	if err != nil {
 		return err
 	}
-	return host.SetANAState(ctx, v.NQN(), host.NVMf, spdk.ANAOptimized)
+	return host.SetANAState(ctx, s.v.NQN(), host.NVMf, spdk.ANAOptimized)
 }
 
 // withoutCutOff leaves out the legs on former raid hosts whose targets don't answer this machine, unless there are no others: whatever
 // cut a raid host off has cut off the replica beside it, and the new raid need not find that out with a write.
 func (w *watcher) withoutCutOff(ctx context.Context, v *volume.Volume, legs []string) []string {
-	limited, cancel := context.WithTimeout(ctx, greetLimit)
-	defer cancel()
 	reached := slices.DeleteFunc(slices.Clone(legs), func(id string) bool {
 		node := v.Replica(id).Node
-		return v.IsRetiredOn(node) && !w.answers(limited, node)
+		return v.IsRetiredOn(node) && !w.answers(ctx, node)
 	})
 	if len(reached) == 0 {
 		return legs
@@ -236,8 +283,8 @@ func (w *watcher) lastSeen(ctx context.Context, v *volume.Volume, legs []string)
 	})
 }
 
-// fence cuts the former raid hosts off from the legs and returns those that are surely free of them.
-func (w *watcher) fence(ctx context.Context, v *volume.Volume, legs []string) []string {
+// fenced cuts the former raid hosts off from the legs and returns those that are surely free of them.
+func (w *watcher) fenced(ctx context.Context, v *volume.Volume, legs []string) []string {
 	down := w.down()
 	free := make([]bool, len(legs))
 	var wg sync.WaitGroup
@@ -272,43 +319,56 @@ func (w *watcher) fence(ctx context.Context, v *volume.Volume, legs []string) []
 	return fenced
 }
 
-// members takes every leg that isn't good out of the new raid and returns the good ones that it holds.
-func (w *watcher) members(ctx context.Context, v *volume.Volume, good []string) ([]string, error) {
+// purge takes every leg that isn't good out of the new raid, also one that the assembly has not had on record for a while, and leaves
+// of the good ones those that the raid has.
+func (w *watcher) purge(ctx context.Context, s *switching) error {
+	v := s.v
 	node, err := w.server.cluster.Node(v.Assembly.RaidHost)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	health, err := node.Health(ctx)
+	health, err := w.ask(ctx, node.Name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	legs, ok := converge.LegHealth(v, *v.Assembly, health)
+	raid, ok := health.Raids[v.RaidName()]
 	if !ok {
-		return nil, fmt.Errorf("%w: the new raid host %s has no raid of the volume any more", volume.ErrPrecondition, node.Name)
+		return fmt.Errorf("%w: the new raid host %s has no raid of the volume any more", volume.ErrPrecondition, node.Name)
 	}
-	var members []string
-	for _, id := range good {
-		if legs[id].Member {
-			members = append(members, id)
-		}
+	bdev := func(r volume.Replica) string { return spdk.LegBdev(v.LegController(r)) }
+	good := slices.DeleteFunc(slices.Clone(s.legs), func(id string) bool { return !raid.Holds(bdev(*v.Replica(id))) })
+	if len(good) == 0 {
+		return fmt.Errorf("%w: none of the legs %v is a member of the new raid", volume.ErrNoGoodReplica, s.legs)
 	}
-	if len(members) == 0 {
-		return nil, nil
-	}
+	errs := make([]error, len(v.Replicas))
 	var wg sync.WaitGroup
-	for id, leg := range legs {
-		silent := v.IsRetiredOn(v.Replica(id).Node) || slices.Contains(w.down(), v.Replica(id).Node)
-		if !leg.Listed || slices.Contains(good, id) || silent && !leg.Refused {
-			continue // one whose peer hangs is ejected soonest by SPDK itself
+	for i, r := range v.Replicas {
+		refused := health.Controllers[v.LegController(r)].State == spdk.LegReconnectIsDelayed
+		if raid.Has(bdev(r)) && !slices.Contains(s.legs, r.ID) {
+			wg.Go(func() { errs[i] = w.eject(ctx, v, node, r, refused) })
 		}
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, ejectLimit)
-			defer cancel()
-			if err := node.RemoveRaidLeg(ctx, v.RaidName(), spdk.LegBdev(v.LegController(*v.Replica(id)))); err != nil {
-				klog.FromContext(ctx).Info("Lost leg is not out of the new raid yet", "volumeID", v.ID, "replica", id, "err", err)
-			}
-		})
 	}
 	wg.Wait()
-	return members, nil
+	s.legs = good
+	return errors.Join(errs...)
+}
+
+// eject takes a leg that isn't good out of a raid, unless its peer hangs: that one is ejected soonest by SPDK itself, and until then the
+// raid answers nothing. The same is so once an ejection has begun, so that its end isn't waited for.
+func (w *watcher) eject(ctx context.Context, v *volume.Volume, node *converge.Node, r volume.Replica, refused bool) error {
+	ctx, cancel := context.WithTimeout(ctx, ejectLimit)
+	defer cancel()
+	silent := v.IsRetiredOn(r.Node) || slices.Contains(w.down(), r.Node)
+	if silent && !refused && !w.answers(ctx, r.Node) {
+		return nil
+	}
+	err := node.RemoveRaidLeg(ctx, v.RaidName(), spdk.LegBdev(v.LegController(r)))
+	if errors.Is(err, spdk.ErrBusy) || errors.Is(err, spdk.ErrUnknownOutcome) {
+		klog.FromContext(ctx).Info("Lost leg is not out of the new raid yet", "volumeID", v.ID, "replica", r.ID, "err", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("take replica %s out of the new raid: %w", r.ID, err)
+	}
+	return nil
 }

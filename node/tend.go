@@ -29,8 +29,15 @@ func (w *watcher) tendIfDue(ctx context.Context, wv *watchedVolume, l loss) {
 	wv.mu.Lock()
 	now := w.clock.Now()
 	due := l.why != "" || !now.Before(wv.next) && wv.wants()
-	if wv.record == nil || wv.switching || !due {
+	first, calm := !now.Before(wv.next), l.why == "" && wv.record != nil && !wv.record.Assembly.Held
+	if wv.record == nil || wv.switching || !due || calm && (wv.waiting || w.leaving.Load() > 0) {
 		wv.mu.Unlock()
+		return
+	}
+	if calm {
+		wv.waiting = true
+		wv.mu.Unlock()
+		w.running.Go(func() { w.tendCalmly(ctx, wv) })
 		return
 	}
 	select {
@@ -41,10 +48,40 @@ func (w *watcher) tendIfDue(ctx context.Context, wv *watchedVolume, l loss) {
 	}
 	wv.switching = l.why != "" && !l.gone
 	wv.mu.Unlock()
+	if first { // one that can't leave, and tries again at every look, must not keep the others waiting
+		w.leaving.Add(1)
+	}
 	w.running.Go(func() {
+		if first {
+			defer w.leaving.Add(-1)
+		}
 		defer func() { <-wv.tending }()
 		w.tendOnce(ctx, wv, l)
 	})
+}
+
+// tendCalmly tends a volume that works meanwhile, when there is a slot and none leaves its raid host.
+func (w *watcher) tendCalmly(ctx context.Context, wv *watchedVolume) {
+	release, err := w.calm.take(ctx)
+	if err == nil {
+		defer release()
+	}
+	wv.mu.Lock()
+	wv.waiting = false
+	mayBegin := err == nil && w.leaving.Load() == 0 && !wv.switching
+	if mayBegin {
+		select {
+		case wv.tending <- struct{}{}:
+		default:
+			mayBegin = false
+		}
+	}
+	wv.mu.Unlock()
+	if !mayBegin {
+		return
+	}
+	defer func() { <-wv.tending }()
+	w.tendOnce(ctx, wv, loss{})
 }
 
 // hold waits until nobody tends the volume and keeps it so until release is called.
@@ -191,6 +228,11 @@ func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Vo
 	if err != nil {
 		return err
 	}
+	release, err := w.makes.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	err = w.converger.Run(ctx, v, w.down()...)
 	var blocked *converge.BlockedError
 	if !errors.As(err, &blocked) || blocked.Waits(v.Assembly.RaidHost) {
@@ -217,8 +259,7 @@ func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Vo
 // as it is then.
 func (w *watcher) heal(ctx context.Context, wv *watchedVolume, v *volume.Volume) (*volume.Volume, error) {
 	down := w.down()
-	runErr := w.converger.Run(ctx, v, down...)
-	seen := w.converger.Observe(ctx, v, down...)
+	seen, runErr := w.converger.RunAndObserve(ctx, v, down...)
 	begin, gone := "", volume.Gone(v, seen)
 	if w.mayRebuild(v.Assembly.RaidHost) {
 		begin, _ = volume.NextRebuild(v, seen, w.clock.Now())

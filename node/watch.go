@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,7 +21,7 @@ import (
 
 const (
 	// recordAge is how long a record that nothing contradicts is taken from memory.
-	recordAge = 3 * time.Second
+	recordAge = 10 * time.Second
 	// readLimit bounds the reading of one record that is in memory already: a store that hangs must not slow the watching.
 	readLimit = timeouts.WatchInterval / 2
 	// storeLimit bounds a use of the store by the watcher.
@@ -40,9 +41,31 @@ type watcher struct {
 	converger *converge.Converger
 	running   sync.WaitGroup
 
+	// fences, makes and calm bound what is done side by side; leaving is how many volumes leave their raid hosts now.
+	fences, makes, calm slots
+	leaving             atomic.Int32
+
 	mu      sync.Mutex
 	watched map[string]*watchedVolume
 	nodes   map[string]*watchedNode
+	// looks and greetings are shared by the volumes on a node, by its name.
+	looks     map[string]*shared[look]
+	greetings map[string]*shared[bool]
+}
+
+// look is what a look at an SPDK node has shown.
+type look struct {
+	health spdk.Health
+	err    error
+}
+
+func newWatcher(s *Server, c clock.WithTicker) *watcher {
+	return &watcher{
+		server: s, clock: c, converger: converge.New(s.cluster),
+		fences: make(slots, maxFences), makes: make(slots, maxMakes), calm: make(slots, maxCalm),
+		watched: map[string]*watchedVolume{}, nodes: map[string]*watchedNode{},
+		looks: map[string]*shared[look]{}, greetings: map[string]*shared[bool]{},
+	}
 }
 
 // watchedVolume is one staged volume.
@@ -58,6 +81,8 @@ type watchedVolume struct {
 	memory map[string]volume.Steady
 	// switching: the raid host is being left, so that nothing is concluded from it any more.
 	switching bool
+	// waiting: it is to be tended when there is a slot for it.
+	waiting bool
 	// seen is the revision of the record when the volume was last tended, next and pause when it is tended again without a new reason.
 	seen  uint64
 	next  time.Time
@@ -244,7 +269,9 @@ func (w *watcher) lookAt(ctx context.Context, name string, n *watchedNode, volum
 	}
 	var wg sync.WaitGroup
 	for _, wv := range volumes {
-		wg.Go(func() { w.consider(ctx, wv, name, n) })
+		if !w.unremarkable(wv, name, n) {
+			wg.Go(func() { w.consider(ctx, wv, name, n) })
+		}
 	}
 	wg.Wait()
 	w.mu.Lock()
@@ -252,14 +279,29 @@ func (w *watcher) lookAt(ctx context.Context, name string, n *watchedNode, volum
 	w.mu.Unlock()
 }
 
+// ask returns how the raids of an SPDK node are now.
 func (w *watcher) ask(ctx context.Context, name string) (spdk.Health, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookLimit)
-	defer cancel()
 	node, err := w.server.cluster.Node(name)
 	if err != nil {
 		return spdk.Health{}, err
 	}
-	return node.Health(ctx)
+	seen := sharedOf(w, w.looks, name).do(func() look {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookLimit)
+		defer cancel()
+		health, err := node.Health(ctx)
+		return look{health, err}
+	})
+	return seen.health, seen.err
+}
+
+// sharedOf returns what is shared of a node.
+func sharedOf[T any](w *watcher, all map[string]*shared[T], name string) *shared[T] {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if all[name] == nil {
+		all[name] = &shared[T]{}
+	}
+	return all[name]
 }
 
 // record puts what was seen of the legs on record, as far as the record still speaks of the same assembly. It says whether a replica is

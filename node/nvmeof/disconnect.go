@@ -106,7 +106,7 @@ func (h *Host) deleteController(c Controller) error {
 	if err != nil {
 		return err
 	}
-	now, err := h.readController(c.Name)
+	now, err := h.readController(c.Name, anyNQN)
 	if err != nil || now == nil || now.NQN != c.NQN || now.Address != c.Address {
 		return errors.Join(err, f.Close())
 	}
@@ -151,7 +151,7 @@ func (h *Host) awaitNotice(c Controller) {
 	defer cancel()
 	// The limit's end is no failure: the deletion comes next either way.
 	_ = h.poller(ctx, func() (bool, string, error) {
-		now, err := h.readController(c.Name)
+		now, err := h.readController(c.Name, anyNQN)
 		return now == nil || now.State != StateLive, "", err
 	})
 }

@@ -95,7 +95,7 @@ func (h *Host) controllers(keep func(nqn string) bool) (ctrls []Controller, comp
 	}
 	complete = true
 	for _, name := range names {
-		c, err := h.readController(name)
+		c, err := h.readController(name, keep)
 		if vanished(err) {
 			if _, statErr := os.Lstat(h.controllerDir(name)); !errors.Is(statErr, fs.ErrNotExist) {
 				complete = false
@@ -105,26 +105,34 @@ func (h *Host) controllers(keep func(nqn string) bool) (ctrls []Controller, comp
 		if err != nil {
 			return nil, false, fmt.Errorf("read NVMe controller %s: %w", name, err)
 		}
-		if c != nil && keep(c.NQN) {
+		if c != nil {
 			ctrls = append(ctrls, *c)
 		}
 	}
 	return ctrls, complete, nil
 }
 
-// readController returns nil for a controller of another transport.
-func (h *Host) readController(name string) (*Controller, error) {
+// anyNQN keeps every controller.
+func anyNQN(string) bool { return true }
+
+// readController returns nil for a controller of another transport, or whose NQN isn't to be kept: of the hundreds that there may be
+// one attribute is read.
+func (h *Host) readController(name string, keep func(nqn string) bool) (*Controller, error) {
 	dir := h.controllerDir(name)
+	c := &Controller{Name: name}
+	var err error
+	if c.NQN, err = readAttr(filepath.Join(dir, "subsysnqn")); err != nil || !keep(c.NQN) {
+		return nil, err
+	}
 	transport, err := readAttr(filepath.Join(dir, "transport"))
 	if err != nil || transport != "tcp" {
 		return nil, err
 	}
-	c := &Controller{Name: name}
 	var address, cntlid string
 	for _, a := range []struct {
 		attr string
 		to   *string
-	}{{"subsysnqn", &c.NQN}, {"address", &address}, {"state", &c.State}, {"cntlid", &cntlid}} {
+	}{{"address", &address}, {"state", &c.State}, {"cntlid", &cntlid}} {
 		if *a.to, err = readAttr(filepath.Join(dir, a.attr)); err != nil {
 			return nil, err
 		}

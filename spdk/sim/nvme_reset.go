@@ -328,7 +328,9 @@ func (c *nvmeCtrlr) finishDestruct() {
 		}
 		p.locked(func() {
 			c.cancel()
-			c.g.paths = slices.DeleteFunc(c.g.paths, func(o *nvmeCtrlr) bool { return o == c })
+			c.m.mu.Lock()
+			defer c.m.mu.Unlock()
+			c.g.paths = slices.DeleteFunc(slices.Clone(c.g.paths), func(o *nvmeCtrlr) bool { return o == c })
 			if len(c.g.paths) == 0 {
 				c.m.groups = slices.DeleteFunc(c.m.groups, func(o *nvmeGroup) bool { return o == c.g })
 			}

@@ -67,6 +67,9 @@ type switchedStore struct {
 	away, hangs atomic.Bool
 }
 
+// noAnswer is after what time a store that doesn't answer is an error to its users.
+const noAnswer = 5 * time.Second
+
 var errAway = errors.New("the store can't be reached")
 
 func (s *switchedStore) pass(ctx context.Context) error {
@@ -74,8 +77,10 @@ func (s *switchedStore) pass(ctx context.Context) error {
 	case !s.away.Load():
 		return nil
 	case s.hangs.Load():
-		<-ctx.Done()
-		return errors.Join(errAway, ctx.Err())
+		select {
+		case <-time.After(noAnswer):
+		case <-ctx.Done():
+		}
 	}
 	return errAway
 }
