@@ -51,6 +51,8 @@ type watcher struct {
 	// looks and greetings are shared by the volumes on a node, by its name.
 	looks     map[string]*shared[look]
 	greetings map[string]*shared[bool]
+	// watches read the health of the nodes, by their names.
+	watches map[string]*spdk.Watch
 }
 
 // look is what a look at an SPDK node has shown.
@@ -64,7 +66,7 @@ func newWatcher(s *Server, c clock.WithTicker) *watcher {
 		server: s, clock: c, converger: converge.New(s.cluster),
 		fences: make(slots, maxFences), makes: make(slots, maxMakes), calm: make(slots, maxCalm),
 		watched: map[string]*watchedVolume{}, nodes: map[string]*watchedNode{},
-		looks: map[string]*shared[look]{}, greetings: map[string]*shared[bool]{},
+		looks: map[string]*shared[look]{}, greetings: map[string]*shared[bool]{}, watches: map[string]*spdk.Watch{},
 	}
 }
 
@@ -288,10 +290,20 @@ func (w *watcher) ask(ctx context.Context, name string) (spdk.Health, error) {
 	seen := sharedOf(w, w.looks, name).do(func() look {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookLimit)
 		defer cancel()
-		health, err := node.Health(ctx)
+		health, err := w.watch(node).Health(ctx)
 		return look{health, err}
 	})
 	return seen.health, seen.err
+}
+
+// watch returns what reads the health of a node.
+func (w *watcher) watch(node *converge.Node) *spdk.Watch {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.watches[node.Name] == nil {
+		w.watches[node.Name] = spdk.NewWatch(node.Node)
+	}
+	return w.watches[node.Name]
 }
 
 // sharedOf returns what is shared of a node.

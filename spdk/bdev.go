@@ -28,6 +28,8 @@ type Bdev struct {
 // BdevDriverSpecific holds the parts of driver_specific that the driver reads.
 type BdevDriverSpecific struct {
 	Lvol *BdevLvol `json:"lvol"`
+	// Raid is without its name, which is the bdev's.
+	Raid *RaidInfo `json:"raid"`
 }
 
 // BdevLvol describes the lvol behind a bdev.

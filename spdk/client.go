@@ -117,6 +117,10 @@ func (c *Client) Call(ctx context.Context, method string, params, result any) er
 	if result == nil {
 		return nil
 	}
+	if raw, ok := result.(*json.RawMessage); ok {
+		*raw = answer.Result // its caller decodes it
+		return nil
+	}
 	if err := json.Unmarshal(answer.Result, result); err != nil {
 		return fmt.Errorf("%s at %s: %w: the result is not what the method promises: %w", method, c.address, ErrUnknownOutcome, err)
 	}

@@ -236,20 +236,16 @@ func (c *conn) deliver(id uint64, o outcome) bool {
 // read hands out answers until the connection ends or sends something that cannot be one.
 func (c *conn) read() error {
 	in := &boundedReader{conn: c, left: c.max}
-	frames := json.NewDecoder(in)
+	all := frames{from: in}
 	for {
-		var frame json.RawMessage
-		if err := frames.Decode(&frame); err != nil {
-			var syntax *json.SyntaxError
-			if errors.As(err, &syntax) {
-				return fmt.Errorf("%w: %w", errBadAnswer, err)
-			}
+		f, err := all.next()
+		if err != nil {
 			return err
 		}
 		in.left = c.max
-		var answer wireAnswer
-		if err := json.Unmarshal(frame, &answer); err != nil {
-			return fmt.Errorf("%w: %w", errBadAnswer, err)
+		answer, err := f.answer()
+		if err != nil {
+			return err
 		}
 		if err := c.dispatch(answer); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 )
 
 // placeholder names the null bdev that fills an empty slot while a raid is made.
@@ -16,6 +17,9 @@ func placeholder(raid string, slot int) string {
 }
 
 const placeholderInfix = "-null"
+
+// maxSlots is how many slots a raid may have here. SPDK has no limit of its own that is near.
+const maxSlots = 16
 
 // isPlaceholder reports whether the bdev fills a slot of that raid for want of a leg.
 func isPlaceholder(raid, bdev string) bool {
@@ -28,8 +32,8 @@ func (s RaidSpec) check() error {
 	switch {
 	case s.Name == "" || s.UUID == uuid.Nil:
 		return fmt.Errorf("a raid needs a name and a UUID")
-	case s.Slots < 2:
-		return fmt.Errorf("%d slots: raid1 needs 2 or more", s.Slots)
+	case s.Slots < 2 || s.Slots > maxSlots:
+		return fmt.Errorf("%d slots: it must be 2 to %d", s.Slots, maxSlots)
 	case len(s.Legs) == 0 || len(s.Legs) > s.Slots:
 		return fmt.Errorf("%d legs for %d slots", len(s.Legs), s.Slots)
 	}
@@ -105,7 +109,7 @@ func (s RaidSpec) matches(n *Node, r RaidState) error {
 // does not come online is deleted again: it would go online by itself, and claim its legs,
 // whenever bdevs of the names that it waits for turn up.
 func (n *Node) createRaid(ctx context.Context, spec RaidSpec) error {
-	if err := n.deletePlaceholders(ctx, spec.Name); err != nil {
+	if err := n.deletePlaceholders(ctx, spec.Name, spec.Slots); err != nil {
 		return err
 	}
 	blockSize, blocks, err := n.commonSize(ctx, spec)
@@ -142,7 +146,7 @@ func (n *Node) createRaid(ctx context.Context, spec RaidSpec) error {
 			return fmt.Errorf("%w; and it could not be deleted again: %w", why, err)
 		}
 	}
-	if err := n.deletePlaceholders(ctx, spec.Name); err != nil {
+	if err := n.deletePlaceholders(ctx, spec.Name, spec.Slots); err != nil {
 		return fmt.Errorf("%w; and its placeholders could not be deleted: %w", why, err)
 	}
 	return n.wrap(why, "assemble raid %s", spec.Name)
@@ -151,15 +155,11 @@ func (n *Node) createRaid(ctx context.Context, spec RaidSpec) error {
 // commonSize returns the block size of the legs in bytes and the size of the smallest in
 // blocks, which is the raid's.
 func (n *Node) commonSize(ctx context.Context, spec RaidSpec) (blockSize int, blocks int64, err error) {
-	bdevs, err := n.bdevs(ctx)
-	if err != nil {
-		return 0, 0, n.wrap(err, "list legs of raid %s", spec.Name)
-	}
 	for _, leg := range spec.Legs {
-		b, ok := findBdev(bdevs, leg)
+		b, err := n.bdev(ctx, leg)
 		switch {
-		case !ok:
-			return 0, 0, n.wrap(ErrNotFound, "assemble raid %s: leg %s", spec.Name, leg)
+		case err != nil:
+			return 0, 0, fmt.Errorf("assemble raid %s: %w", spec.Name, err)
 		case blockSize != 0 && b.BlockSize != blockSize:
 			return 0, 0, n.wrap(ErrConflict, "assemble raid %s: leg %s has blocks of %d bytes, another leg of %d", spec.Name, leg, b.BlockSize, blockSize)
 		case blockSize == 0 || b.NumBlocks < blocks:
@@ -183,28 +183,28 @@ func (n *Node) vacateSlots(ctx context.Context, spec RaidSpec) error {
 			return err
 		}
 	}
-	return n.deletePlaceholders(ctx, spec.Name)
+	return n.deletePlaceholders(ctx, spec.Name, spec.Slots)
 }
 
-// deletePlaceholders deletes the null bdevs that were made for the raid.
-func (n *Node) deletePlaceholders(ctx context.Context, raid string) error {
-	bdevs, err := n.bdevs(ctx)
-	if err != nil {
-		return n.wrap(err, "list placeholders of raid %s", raid)
+// deletePlaceholders deletes the null bdevs that were made for so many slots of the raid. Each is looked up by its name: a list of all bdevs of a node
+// with hundreds of volumes is long.
+func (n *Node) deletePlaceholders(ctx context.Context, raid string, slots int) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for slot := range slots {
+		group.Go(func() error { return n.deletePlaceholder(ctx, placeholder(raid, slot)) })
 	}
-	for _, b := range bdevs {
-		if !isPlaceholder(raid, b.Name) {
-			continue
-		}
-		err := BdevNullDelete(ctx, n.rpc, BdevNullDeleteParams{Name: b.Name})
-		if err != nil && answered(err) {
-			if gone, readErr := n.bdevGone(ctx, b.Name); readErr == nil && gone {
-				continue
-			}
-		}
-		if err != nil {
-			return n.wrap(err, "delete placeholder %s", b.Name)
+	return group.Wait()
+}
+
+func (n *Node) deletePlaceholder(ctx context.Context, name string) error {
+	if gone, err := n.bdevGone(ctx, name); gone || err != nil {
+		return err
+	}
+	err := BdevNullDelete(ctx, n.rpc, BdevNullDeleteParams{Name: name})
+	if err != nil && answered(err) {
+		if gone, readErr := n.bdevGone(ctx, name); readErr == nil && gone {
+			return nil
 		}
 	}
-	return nil
+	return n.wrap(err, "delete placeholder %s", name)
 }

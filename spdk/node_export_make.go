@@ -156,13 +156,9 @@ func (n *Node) setHosts(ctx context.Context, want Export, have SubsystemInfo) er
 
 // setNamespace makes the one namespace the one that is wanted.
 func (n *Node) setNamespace(ctx context.Context, want Export, have SubsystemInfo) error {
-	bdevs, err := n.bdevs(ctx)
+	bdev, err := n.bdev(ctx, want.Bdev)
 	if err != nil {
-		return n.wrap(err, "export %s", want.NQN)
-	}
-	bdev, ok := findBdev(bdevs, want.Bdev)
-	if !ok {
-		return n.wrap(ErrNotFound, "export %s: bdev %s", want.NQN, want.Bdev)
+		return fmt.Errorf("export %s: %w", want.NQN, err)
 	}
 	for _, ns := range have.Namespaces {
 		if ns.NSID == nsid && ns.BdevName == bdev.Name && strings.EqualFold(ns.NGUID, want.NGUID) && strings.EqualFold(ns.UUID, want.NSUUID.String()) {

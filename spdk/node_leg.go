@@ -211,10 +211,9 @@ func (n *Node) bdevGone(ctx context.Context, name string) (bool, error) {
 	if name == "" {
 		return true, nil
 	}
-	bdevs, err := n.bdevs(ctx)
-	if err != nil {
-		return false, err
+	_, err := n.bdev(ctx, name)
+	if isNotFound(err) {
+		return true, nil
 	}
-	_, found := findBdev(bdevs, name)
-	return !found, nil
+	return false, err
 }

@@ -123,8 +123,18 @@ func raidState(i RaidInfo, bdevs []Bdev) RaidState {
 	return s
 }
 
-// Raid returns one raid, or ErrNotFound.
+// Raid returns one raid, or ErrNotFound. One that is online is read by its bdev alone: a list of all raids of a node with hundreds of
+// volumes is long.
 func (n *Node) Raid(ctx context.Context, name string) (RaidState, error) {
+	b, err := n.bdev(ctx, name)
+	switch {
+	case err == nil && b.DriverSpecific.Raid != nil:
+		info := *b.DriverSpecific.Raid
+		info.Name = name
+		return raidState(info, []Bdev{b}), nil
+	case err != nil && !isNotFound(err):
+		return RaidState{}, err
+	}
 	infos, err := BdevRaidGetBdevs(ctx, n.rpc, BdevRaidGetBdevsParams{Category: "all"})
 	if err != nil {
 		return RaidState{}, n.wrap(err, "list raids")
@@ -133,9 +143,10 @@ func (n *Node) Raid(ctx context.Context, name string) (RaidState, error) {
 	if at < 0 {
 		return RaidState{}, n.wrap(ErrNotFound, "raid %s", name)
 	}
-	b, err := n.bdev(ctx, name)
-	if err != nil && !isNotFound(err) {
-		return RaidState{}, err
+	if infos[at].State == RaidOnline {
+		if b, err = n.bdev(ctx, name); err != nil && !isNotFound(err) {
+			return RaidState{}, err
+		}
 	}
 	return raidState(infos[at], []Bdev{b}), nil
 }
@@ -156,7 +167,7 @@ func (n *Node) DeleteRaid(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	return n.deletePlaceholders(ctx, name)
+	return n.deletePlaceholders(ctx, name, maxSlots)
 }
 
 func (n *Node) deleteRaid(ctx context.Context, name string) error {

@@ -108,36 +108,45 @@ func (e *BlockedError) Waits(node string) bool {
 // A node that didn't answer once is not asked again: it costs one time-out, however many rounds there are. Those in down are not
 // asked at all.
 func (c *Converger) Run(ctx context.Context, v *volume.Volume, down ...string) error {
+	_, err := c.run(ctx, v, volume.Plan, down)
+	return err
+}
+
+// RunAndObserve does the same and returns, too, what was seen in the end.
+func (c *Converger) RunAndObserve(ctx context.Context, v *volume.Volume, down ...string) (volume.Observed, error) {
 	return c.run(ctx, v, volume.Plan, down)
 }
 
 // RunReplicas does the same for the lvols alone of a volume whose running is another's.
 func (c *Converger) RunReplicas(ctx context.Context, v *volume.Volume) error {
-	return c.run(ctx, v, volume.PlanReplicas, nil)
+	_, err := c.run(ctx, v, volume.PlanReplicas, nil)
+	return err
 }
 
 // RunStandby does what the record asks of the standby alone.
 func (c *Converger) RunStandby(ctx context.Context, v *volume.Volume, down ...string) error {
-	return c.run(ctx, v, volume.PlanStandby, down)
+	_, err := c.run(ctx, v, volume.PlanStandby, down)
+	return err
 }
 
 // errNotAsked is the error of a node that the caller knows not to answer.
 var errNotAsked = fmt.Errorf("%w: it did not a moment ago", spdk.ErrUnreachable)
 
-func (c *Converger) run(ctx context.Context, v *volume.Volume, plan func(*volume.Volume, volume.Observed) volume.Steps, down []string) error {
+func (c *Converger) run(ctx context.Context, v *volume.Volume, plan func(*volume.Volume, volume.Observed) volume.Steps, down []string) (seen volume.Observed, err error) {
 	silent := unasked(down)
 	failed := map[volume.Action]*ActionError{}
 	for range maxRounds {
-		steps := plan(v, c.observe(ctx, v, silent))
+		seen = c.observe(ctx, v, silent)
+		steps := plan(v, seen)
 		steps.Now = slices.DeleteFunc(steps.Now, func(a volume.Action) bool { return failed[a] != nil })
 		if len(steps.Now) == 0 {
-			return outcome(failed, steps.Blocked)
+			return seen, outcome(failed, steps.Blocked)
 		}
 		for _, f := range c.do(ctx, v, steps.Now) {
 			failed[f.Action] = f
 		}
 	}
-	return fmt.Errorf("volume %s is not as its record wants it after %d rounds: another writer works against this one", v.ID, maxRounds)
+	return seen, fmt.Errorf("volume %s is not as its record wants it after %d rounds: another writer works against this one", v.ID, maxRounds)
 }
 
 // outcome is what is left of a run.

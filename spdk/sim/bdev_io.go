@@ -156,4 +156,7 @@ func (d namespaceDevice) Unmap(ctx context.Context, off, n int64) error {
 	return d.b.Unmap(ctx, off, n)
 }
 
+// CanDeallocate implements nvmetcp.Deallocator.
+func (d namespaceDevice) CanDeallocate() bool { return d.b.native(ioUnmap) }
+
 func (d namespaceDevice) Flush(ctx context.Context) error { return d.b.Flush(ctx) }

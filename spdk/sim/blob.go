@@ -9,11 +9,13 @@ import (
 // blob is an array of clusters that may share those of its ancestors. io is held
 // shared by I/O and exclusively by whatever changes the cluster map, so that such
 // a change waits for I/O in flight and holds new I/O back, as SPDK's freeze does.
-// A blob's lock is taken before its parent's.
+// mu guards the fields and is held for moments. A blob's locks are taken before its
+// parent's.
 type blob struct {
 	bs *blobstore
+	io ioLock
 
-	io       sync.RWMutex
+	mu       sync.Mutex
 	clusters []uint32 // 0 where nothing is allocated
 	thin     bool
 	readOnly bool
@@ -38,8 +40,8 @@ func newBlob(bs *blobstore, n int, thin bool) (*blob, errno) {
 
 // allocated is the number of clusters that the blob itself holds.
 func (b *blob) allocated() int {
-	b.io.RLock()
-	defer b.io.RUnlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	n := 0
 	for _, c := range b.clusters {
 		if c != 0 {
@@ -50,8 +52,8 @@ func (b *blob) allocated() int {
 }
 
 func (b *blob) numClusters() int {
-	b.io.RLock()
-	defer b.io.RUnlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	return len(b.clusters)
 }
 
@@ -81,29 +83,41 @@ func (b *blob) readAt(ctx context.Context, p []byte, off int64) error {
 func (b *blob) readCluster(ctx context.Context, i int, from int64, p []byte) error {
 	b.io.RLock()
 	defer b.io.RUnlock()
-	switch {
-	case i < len(b.clusters) && b.clusters[i] != 0:
-		return b.bs.base.Load().ReadAt(ctx, p, b.bs.offset(b.clusters[i])+from)
-	case b.parent != nil:
-		return b.parent.readCluster(ctx, i, from, p)
+	switch cluster, parent := b.at(i), b.parentBlob(); {
+	case cluster != 0:
+		return b.bs.base.Load().ReadAt(ctx, p, b.bs.offset(cluster)+from)
+	case parent != nil:
+		return parent.readCluster(ctx, i, from, p)
 	default:
 		clear(p)
 		return nil
 	}
 }
 
-// holds says whether the blob or an ancestor has data for cluster i. The caller
-// holds b.io.
+// at is the blob's own cluster i, 0 if it has none.
+func (b *blob) at(i int) uint32 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if i < len(b.clusters) {
+		return b.clusters[i]
+	}
+	return 0
+}
+
+// set puts a cluster in place i. The caller holds b.io exclusively.
+func (b *blob) set(i int, cluster uint32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.clusters[i] = cluster
+}
+
+// holds says whether the blob or an ancestor has data for cluster i.
 func (b *blob) holds(i int) bool {
-	if i < len(b.clusters) && b.clusters[i] != 0 {
+	if b.at(i) != 0 {
 		return true
 	}
-	if b.parent == nil {
-		return false
-	}
-	b.parent.io.RLock()
-	defer b.parent.io.RUnlock()
-	return b.parent.holds(i)
+	parent := b.parentBlob()
+	return parent != nil && parent.holds(i)
 }
 
 // writeAt writes, allocating and copying clusters that the blob doesn't have.
@@ -143,15 +157,15 @@ func (b *blob) changeCluster(ctx context.Context, i int, write func(at int64) er
 func (b *blob) changeAllocated(i int, write func(at int64) error) (done bool, err error) {
 	b.io.RLock()
 	defer b.io.RUnlock()
-	switch {
-	case b.readOnly:
+	switch cluster := b.at(i); {
+	case b.isReadOnly():
 		return true, errPERM
-	case i >= len(b.clusters):
+	case i >= b.numClusters():
 		return true, errINVAL
-	case b.clusters[i] == 0:
+	case cluster == 0:
 		return false, nil
 	default:
-		return true, write(b.bs.offset(b.clusters[i]))
+		return true, write(b.bs.offset(cluster))
 	}
 }
 
@@ -159,20 +173,20 @@ func (b *blob) changeAllocated(i int, write func(at int64) error) (done bool, er
 // it. A cluster that no ancestor has is not cleared: blobstore trusts that freed
 // clusters were. The caller holds b.io exclusively.
 func (b *blob) allocateCluster(ctx context.Context, i int) error {
-	if i >= len(b.clusters) || b.clusters[i] != 0 {
+	if i >= b.numClusters() || b.at(i) != 0 {
 		return nil
 	}
 	got, rc := b.bs.allocate(1)
 	if rc != 0 {
 		return rc
 	}
-	if b.parent != nil {
+	if b.parentBlob() != nil {
 		if err := b.copyUp(ctx, i, got[0]); err != nil {
 			b.bs.release(got[0])
 			return err
 		}
 	}
-	b.clusters[i] = got[0]
+	b.set(i, got[0])
 	return nil
 }
 
@@ -182,7 +196,7 @@ func (b *blob) copyUp(ctx context.Context, i int, cluster uint32) error {
 		return nil
 	}
 	buf := make([]byte, b.bs.clusterSize)
-	if err := b.parent.readCluster(ctx, i, 0, buf); err != nil {
+	if err := b.parentBlob().readCluster(ctx, i, 0, buf); err != nil {
 		return err
 	}
 	return b.bs.base.Load().WriteAt(ctx, buf, b.bs.offset(cluster))
@@ -206,18 +220,19 @@ func (b *blob) unmap(ctx context.Context, off, n int64) error {
 func (b *blob) unmapCluster(ctx context.Context, i int) error {
 	b.io.Lock()
 	defer b.io.Unlock()
+	cluster := b.at(i)
 	switch {
-	case b.readOnly:
+	case b.isReadOnly():
 		return errPERM
-	case i >= len(b.clusters) || b.clusters[i] == 0:
+	case cluster == 0:
 		return nil
 	}
-	if err := b.bs.unmap(ctx, b.bs.offset(b.clusters[i]), b.bs.clusterSize); err != nil {
+	if err := b.bs.unmap(ctx, b.bs.offset(cluster), b.bs.clusterSize); err != nil {
 		return err
 	}
-	if b.thin && b.parent == nil && !b.busy.Load() {
-		b.bs.release(b.clusters[i])
-		b.clusters[i] = 0
+	if b.isThin() && !b.isClone() && !b.busy.Load() {
+		b.bs.release(cluster)
+		b.set(i, 0)
 	}
 	return nil
 }
@@ -227,30 +242,39 @@ func (b *blob) unmapCluster(ctx context.Context, i int) error {
 func (b *blob) resize(ctx context.Context, n int) error {
 	b.io.Lock()
 	defer b.io.Unlock()
-	if b.readOnly {
+	if b.isReadOnly() {
 		return errPERM
 	}
-	old := len(b.clusters)
+	old := b.numClusters()
 	if n > old {
-		more := make([]uint32, n-old)
-		if !b.thin {
-			got, rc := b.bs.allocate(n - old)
-			if rc != 0 {
-				return rc
-			}
-			more = got
-		}
-		b.clusters = append(b.clusters, more...)
-		return nil
+		return b.grow(n - old)
 	}
-	for _, c := range b.clusters[n:] {
-		if c != 0 {
+	for i := n; i < old; i++ {
+		if c := b.at(i); c != 0 {
 			if err := b.bs.unmap(ctx, b.bs.offset(c), b.bs.clusterSize); err != nil {
 				return err
 			}
 			b.bs.release(c)
 		}
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.clusters = b.clusters[:n:n]
+	return nil
+}
+
+// grow adds clusters, allocated unless the blob is thin. The caller holds b.io exclusively.
+func (b *blob) grow(by int) error {
+	more := make([]uint32, by)
+	if !b.isThin() {
+		got, rc := b.bs.allocate(by)
+		if rc != 0 {
+			return rc
+		}
+		more = got
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.clusters = append(b.clusters, more...)
 	return nil
 }

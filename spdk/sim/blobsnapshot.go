@@ -10,6 +10,8 @@ import (
 func (b *blob) snapshot() *blob {
 	b.io.Lock()
 	defer b.io.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	s := &blob{bs: b.bs, clusters: b.clusters, thin: b.thin, readOnly: true, parent: b.parent, clones: []*blob{b}, snap: true}
 	if s.parent != nil {
 		s.parent.replaceClone(b, s)
@@ -22,8 +24,8 @@ func (b *blob) snapshot() *blob {
 
 // clone makes a blob that starts with this read-only one's content.
 func (b *blob) clone() *blob {
-	b.io.Lock()
-	defer b.io.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	c := &blob{bs: b.bs, clusters: make([]uint32, len(b.clusters)), thin: true, parent: b}
 	b.clones = append(b.clones, c)
 	b.snap = true
@@ -31,37 +33,37 @@ func (b *blob) clone() *blob {
 }
 
 func (b *blob) replaceClone(old, new *blob) {
-	b.io.Lock()
-	defer b.io.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if i := slices.Index(b.clones, old); i >= 0 {
 		b.clones[i] = new
 	}
 }
 
 func (b *blob) dropClone(c *blob) {
-	b.io.Lock()
-	defer b.io.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.clones = slices.DeleteFunc(b.clones, func(o *blob) bool { return o == c })
 }
 
 func (b *blob) cloneList() []*blob {
-	b.io.RLock()
-	defer b.io.RUnlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	return slices.Clone(b.clones)
 }
 
 // isSnapshot is spdk_blob_is_snapshot: the blob is on the list of those that have
 // clones. A blob whose last clone is gone stays on it until the next load.
 func (b *blob) isSnapshot() bool {
-	b.io.RLock()
-	defer b.io.RUnlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	return b.snap
 }
 
 // reload is what loading the blobstore again makes of the blob.
 func (b *blob) reload() {
-	b.io.Lock()
-	defer b.io.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.snap = len(b.clones) > 0
 	b.busy.Store(false)
 }
@@ -69,26 +71,26 @@ func (b *blob) reload() {
 func (b *blob) isClone() bool { return b.parentBlob() != nil }
 
 func (b *blob) parentBlob() *blob {
-	b.io.RLock()
-	defer b.io.RUnlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	return b.parent
 }
 
 func (b *blob) isThin() bool {
-	b.io.RLock()
-	defer b.io.RUnlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	return b.thin
 }
 
 func (b *blob) isReadOnly() bool {
-	b.io.RLock()
-	defer b.io.RUnlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	return b.readOnly
 }
 
 func (b *blob) setReadOnly() {
-	b.io.Lock()
-	defer b.io.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.readOnly = true
 }
 
@@ -101,7 +103,8 @@ func (b *blob) delete(ctx context.Context) error {
 	}
 	b.io.Lock()
 	defer b.io.Unlock()
-	for i, c := range b.clusters {
+	for i := range b.numClusters() {
+		c := b.at(i)
 		if c == 0 {
 			continue
 		}
@@ -109,8 +112,10 @@ func (b *blob) delete(ctx context.Context) error {
 			return err
 		}
 		b.bs.release(c)
-		b.clusters[i] = 0
+		b.set(i, 0)
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.parent != nil {
 		b.parent.dropClone(b)
 		b.parent = nil
@@ -124,6 +129,10 @@ func (b *blob) adopt(s *blob) {
 	defer b.io.Unlock()
 	s.io.Lock()
 	defer s.io.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i, c := range s.clusters {
 		switch {
 		case c == 0:
@@ -147,15 +156,16 @@ func (b *blob) adopt(s *blob) {
 func (b *blob) inflate(ctx context.Context, all bool) error {
 	b.io.Lock()
 	defer b.io.Unlock()
-	if b.parent == nil && !all {
+	old := b.parentBlob()
+	if old == nil && !all {
 		return errINVAL
 	}
-	if !b.thin && b.parent == nil {
+	if !b.isThin() && old == nil {
 		return nil
 	}
 	var need []int
-	for i, c := range b.clusters {
-		if c == 0 && (all || b.parent.own(i)) {
+	for i := range b.numClusters() {
+		if b.at(i) == 0 && (all || old.own(i)) {
 			need = append(need, i)
 		}
 	}
@@ -167,7 +177,8 @@ func (b *blob) inflate(ctx context.Context, all bool) error {
 			return err
 		}
 	}
-	old := b.parent
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if old == nil {
 		b.thin = false
 		return nil
@@ -185,14 +196,14 @@ func (b *blob) inflate(ctx context.Context, all bool) error {
 }
 
 func (b *blob) own(i int) bool {
-	b.io.RLock()
-	defer b.io.RUnlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	return i < len(b.clusters) && b.clusters[i] != 0
 }
 
 func (b *blob) addClone(c *blob) {
-	b.io.Lock()
-	defer b.io.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.clones = append(b.clones, c)
 	b.snap = true
 }
@@ -201,6 +212,8 @@ func (b *blob) addClone(c *blob) {
 func (b *blob) setParent(s *blob) errno {
 	b.io.Lock()
 	defer b.io.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	switch {
 	case b.parent == s:
 		return errEXIST

@@ -88,6 +88,12 @@ func (c *testCluster) assemble() {
 		c.attach(i)
 	}
 	c.rpc[0].ok("bdev_raid_create", `{"name":"vol","raid_level":"raid1","base_bdevs":["r0n1","r1n1","r2n1"]}`)
+	c.exportVolume()
+}
+
+// exportVolume exports the raid to the host.
+func (c *testCluster) exportVolume() {
+	c.t.Helper()
 	c.rpc[0].ok("nvmf_create_subsystem", fmt.Sprintf(`{"nqn":%q,"max_namespaces":1,"ana_reporting":true}`, volumeNQN))
 	c.rpc[0].ok("nvmf_subsystem_add_ns", fmt.Sprintf(`{"nqn":%q,"namespace":{"bdev_name":"vol"}}`, volumeNQN))
 	c.rpc[0].ok("nvmf_subsystem_add_host", fmt.Sprintf(`{"nqn":%q,"host":%q}`, volumeNQN, hostNQN))

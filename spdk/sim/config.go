@@ -14,7 +14,8 @@ type Config struct {
 	// Name tells nodes of one Network apart; it is also the name of the machine
 	// in faults. Required.
 	Name string
-	// Socket is the path of the JSON-RPC socket, at most 107 bytes. Required.
+	// Socket is the path of the JSON-RPC socket, at most 107 bytes. Without one only
+	// Node.Call reaches the process.
 	Socket string
 	// Dir holds a sparse file for each pool. Empty keeps data in memory. The
 	// metadata of lvol stores lives as long as the Node either way.

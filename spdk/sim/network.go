@@ -159,20 +159,29 @@ var errCut = errors.New("no answer: packets are dropped")
 // dialer dials as the node does: over its network, with TCP_USER_TIMEOUT set to
 // ack (0 is none).
 func (n *Node) dialer(ack time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return n.cfg.Network.dialer(n.cfg.Name, ack, n.cfg.Dial)
+}
+
+// Dialer returns a function that dials as the machine of that name, which is not a
+// node, through dial. Its links are its own then, and not those of Outside.
+func (w *Network) Dialer(machine string, dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return w.dialer(machine, 0, dial)
+}
+
+func (w *Network) dialer(machine string, ack time.Duration, dial func(context.Context, string, string) (net.Conn, error)) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		w := n.cfg.Network
 		peer := w.owner(addr)
-		if err := w.awaitLink(ctx, n.cfg.Name, peer); err != nil {
+		if err := w.awaitLink(ctx, machine, peer); err != nil {
 			return nil, fmt.Errorf("dial %s: %w", addr, err)
 		}
-		nc, err := n.cfg.Dial(ctx, network, addr)
+		nc, err := dial(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
 		w.mu.Lock()
-		w.peers[nc.LocalAddr().String()] = n.cfg.Name
+		w.peers[nc.LocalAddr().String()] = machine
 		w.mu.Unlock()
-		return w.wrap(nc, n.cfg.Name, peer, ack, func() {
+		return w.wrap(nc, machine, peer, ack, func() {
 			w.mu.Lock()
 			delete(w.peers, nc.LocalAddr().String())
 			w.mu.Unlock()

@@ -26,6 +26,9 @@ type process struct {
 	spawns sync.RWMutex // guards wg.Add against the end
 	ended  bool
 
+	queue sync.Mutex
+	last  chan struct{} // closed when the newest call that came without a socket has begun
+
 	mu    sync.Mutex
 	state rpcState
 
@@ -53,6 +56,9 @@ func startProcess(n *Node) (*process, error) {
 	} else if err := p.initFramework(); err != nil {
 		p.end(true)
 		return nil, err
+	}
+	if n.cfg.Socket == "" {
+		return p, nil
 	}
 	srv, err := listenRPC(n.cfg.Socket, p.serveRPC)
 	if err != nil {

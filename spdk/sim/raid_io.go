@@ -96,7 +96,13 @@ func (x *raidIO) run(ctx context.Context, off, n int64, fn func(ctx context.Cont
 	})
 	if !started {
 		x.ranges.end(s)
-		return p.ctx.Err()
+		// The process is ending: it answers nothing, neither well nor badly.
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.ctx.Done():
+			return p.ctx.Err()
+		}
 	}
 	select {
 	case err := <-result:

@@ -226,3 +226,42 @@ func TestWriteFailsWhenNoLegIsLeft(t *testing.T) {
 		t.Fatalf("a write that no leg took: %v", err)
 	}
 }
+
+// What comes in while a killed process is being ended was once answered as done, and a write lost with it.
+func TestEndingProcessAnswersNoIO(t *testing.T) {
+	c := newCluster(t, nil)
+	c.assemble()
+	p := c.nodes[0].process()
+	p.spawns.Lock()
+	p.ended = true
+	p.spawns.Unlock()
+	p.mu.Lock()
+	vol := p.bdevs.byName("vol")
+	p.mu.Unlock()
+	cut, cancel := context.WithCancel(context.Background())
+	cancel() // the host is cut off
+	if err := vol.WriteAt(cut, pattern(1, 4096), 0); err == nil {
+		t.Error("a write was answered as done")
+	}
+	if err := vol.ReadAt(cut, make([]byte, 4096), 0); err == nil {
+		t.Error("a read was answered as done")
+	}
+}
+
+// What a bdev supports is fixed when it is registered: a raid that began with a bdev_null in one of its slots can't unmap, also after
+// that is gone, and its subsystem doesn't announce Dataset Management.
+func TestRaidThatBeganWithANullBdevCantDeallocate(t *testing.T) {
+	c := newCluster(t, nil)
+	for i := range 2 {
+		c.attach(i)
+	}
+	c.rpc[0].ok("bdev_null_create", fmt.Sprintf(`{"name":"null","num_blocks":%d,"block_size":4096}`, volumeMiB<<20/4096))
+	c.rpc[0].ok("bdev_raid_create", `{"name":"vol","raid_level":"raid1","base_bdevs":["r0n1","r1n1","null"]}`)
+	c.rpc[0].ok("bdev_raid_remove_base_bdev", `{"name":"null"}`)
+	c.exportVolume()
+	err := c.connect().Deallocate(context.Background(), 1, 0, mib)
+	var status *nvmetcp.StatusError
+	if !errors.As(err, &status) || status.SC != nvmetcp.SCInvalidOpcode {
+		t.Errorf("deallocate: %v", err)
+	}
+}

@@ -40,7 +40,7 @@ type Steady struct {
 //     listing a leg for seconds after it has begun to write without it, and a rebuild that failed looks finished for as long
 //     (docs/spdk.md).
 //   - A leg that was being rebuilt and is in no slot any more is out-of-sync again.
-//   - The only leg that a raid has stays what it is: nothing can be acknowledged without it.
+//   - The only leg that a raid has gets no worse: nothing can be acknowledged without it. If it ever had others, two looks have to show it.
 //
 // Judge keeps memory, by replica ID.
 func Judge(v *Volume, legs map[string]LegHealth, memory map[string]Steady, settle time.Duration, now time.Time) map[string]ReplicaState {
@@ -60,19 +60,17 @@ func Judge(v *Volume, legs map[string]LegHealth, memory map[string]Steady, settl
 		before := m
 		m.Listed, m.Alone = leg.Listed, alone(legs, id)
 		memory[id] = m
-		if before.Alone && m.Alone && r.State != ReplicaRebuilding {
-			continue
-		}
+		only := m.Alone && (before.Alone || len(v.Assembly.Legs) == 1)
 		settled := !m.Since.IsZero() && now.Sub(m.Since) >= settle
 		switch r.State {
 		case ReplicaInSync:
-			if !leg.Member {
+			if !leg.Member && !only {
 				changes[id] = ReplicaOutOfSync
-			} else if !leg.Connected {
+			} else if !leg.Connected && !only {
 				changes[id] = ReplicaSuspect
 			}
 		case ReplicaSuspect:
-			if !leg.Member {
+			if !leg.Member && !only {
 				changes[id] = ReplicaOutOfSync
 			} else if settled {
 				changes[id] = ReplicaInSync

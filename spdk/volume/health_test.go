@@ -25,13 +25,13 @@ func TestJudgeRecordsALegBeforeItCanBeWrittenWithout(t *testing.T) {
 		"listed again after an ejection": {ReplicaInSync, append([]LegHealth{{}}, steady(good, 20)...), ReplicaOutOfSync},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v := record("a")
-			v.Replicas[0].State = c.from
+			v := record("a", "b")
+			v.Replicas[0].State, v.Replicas[1].State = c.from, ReplicaInSync
 			v.Assembly = &Assembly{Legs: ids(v)}
 			since := map[string]Steady{}
 			for i, leg := range c.seen {
 				now := begin.Add(time.Duration(i) * time.Second)
-				for id, state := range Judge(v, map[string]LegHealth{v.Replicas[0].ID: leg}, since, settle, now) {
+				for id, state := range Judge(v, map[string]LegHealth{v.Replicas[0].ID: leg, v.Replicas[1].ID: goodLeg}, since, settle, now) {
 					v.SetReplicaState(id, state, now)
 				}
 			}

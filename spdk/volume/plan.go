@@ -128,6 +128,7 @@ func Plan(v *Volume, seen Observed) Steps {
 		}
 		p.rebuild(*v.Assembly)
 		p.unexportStrangers()
+		p.closeLegs()
 	}
 	p.retireReachable()
 	p.createReplicas()
@@ -339,6 +340,27 @@ func (p *planner) unexportStrangers() {
 		stranger := len(p.volume.LegHosts(r.ID)) == 0 || r.State == ReplicaOutOfSync
 		if view.Err == nil && view.Replicas[r.ID].ExportBegun && stranger && r.State != ReplicaRemoving && !p.attached(r.ID) {
 			p.do(UnexportReplica, r.Node, r.ID)
+		}
+	}
+}
+
+// closeLegs closes the exports of legs to raid hosts that are left, once these have let go of them or can't be asked. While a switch is on
+// its way that is the switch's to do.
+func (p *planner) closeLegs() {
+	if p.volume.Assembly.Held {
+		return
+	}
+	for _, r := range p.volume.InState(ReplicaInSync, ReplicaSuspect, ReplicaRebuilding) {
+		view, want := p.seen.Nodes[r.Node], p.volume.LegHosts(r.ID)
+		left := func(host string) bool { return !slices.Contains(want, host) }
+		held := func(a Assembly) bool {
+			host := p.seen.Nodes[a.RaidHost]
+			_, attached := host.Legs[r.ID]
+			return host.Err == nil && attached && left(SPDKHostNQN(a.RaidHost))
+		}
+		seen := view.Replicas[r.ID]
+		if view.Err == nil && seen.Exported && len(want) > 0 && slices.ContainsFunc(seen.Hosts, left) && !slices.ContainsFunc(p.volume.Retired, held) {
+			p.do(ExportReplica, r.Node, r.ID)
 		}
 	}
 }

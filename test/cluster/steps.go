@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/holdfast-csi/holdfast/node/userspace"
 	"github.com/holdfast-csi/holdfast/spdk"
@@ -63,27 +65,56 @@ const workers = 4
 // Every runs a test of a flow with its first step failing, with its second, and so on until all have had their turn, in every
 // mode. start makes a cluster with the given steps and returns what is run for each of them; that puts faulty around the flow,
 // once, in place of a plain call, and learns whether the driver has crashed.
-func Every(t *testing.T, start func(t *testing.T, s *Steps) (run func(t *testing.T, faulty func(flow func() error) (crashed bool)))) {
+func Every(t *testing.T, start Start) {
+	every(t, 1, func(t *testing.T, run func(*testing.T)) { run(t) }, start)
+}
+
+// EveryInBubbles does the same with each worker in a bubble of testing/synctest. start is to make its cluster with NewBubble. Long flows
+// have hundreds of steps: only each fifth has its turn, unless EVERY_STEP is set in the environment.
+func EveryInBubbles(t *testing.T, start Start) {
+	stride := 5
+	if os.Getenv("EVERY_STEP") != "" {
+		stride = 1
+	}
+	every(t, stride, synctest.Test, start)
+}
+
+// Start makes what the attempts of one worker run on.
+type Start func(t *testing.T, s *Steps) (run func(t *testing.T, faulty func(flow func() error) (crashed bool)))
+
+func every(t *testing.T, stride int, within func(t *testing.T, run func(t *testing.T)), start Start) {
 	for _, mode := range []Mode{FailBefore, FailAfter, Crash} {
 		for worker := range workers {
 			t.Run(fmt.Sprintf("%s, part %d", mode, worker+1), func(t *testing.T) {
 				t.Parallel()
-				s := &Steps{}
-				run := start(t, s)
-				for at, more := worker, true; more; at += workers {
-					run(t, func(flow func() error) bool {
-						fired, err := s.Attempt(at, mode, flow)
-						t.Logf("step %d: %s: %v", at, fired, err)
-						if fired == "" && err != nil {
-							t.Fatalf("without a fault: %v", err)
-						}
-						more = fired != ""
-						return more && mode == Crash
-					})
-				}
+				within(t, func(t *testing.T) { attempts(t, mode, worker*stride, workers*stride, start) })
 			})
 		}
 	}
+}
+
+// attempts runs one worker's share of the attempts.
+func attempts(t *testing.T, mode Mode, first, stride int, start Start) {
+	s := &Steps{}
+	run := start(t, s)
+	for at, more := first, true; more; at += stride {
+		run(t, func(flow func() error) bool {
+			fired, err := s.Attempt(at, mode, flow)
+			t.Logf("step %d: %s: %v", at, fired, err)
+			if fired == "" && err != nil {
+				t.Fatalf("without a fault: %v", err)
+			}
+			more = fired != ""
+			return more && mode == Crash
+		})
+	}
+}
+
+// Crashed says whether the last step before a crash was taken: nothing has an effect any more.
+func (s *Steps) Crashed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dead
 }
 
 // verdict is what happens to a step.

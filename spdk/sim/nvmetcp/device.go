@@ -22,3 +22,11 @@ type Device interface {
 	// Flush returns when every write that was answered is on stable storage.
 	Flush(ctx context.Context) error
 }
+
+// Deallocator is a Device that may be unable to deallocate. One without the method is able.
+type Deallocator interface{ CanDeallocate() bool }
+
+func canDeallocate(d Device) bool {
+	able, ok := d.(Deallocator)
+	return !ok || able.CanDeallocate()
+}

@@ -91,8 +91,11 @@ func Connect(ctx context.Context, cfg HostConfig) (*Controller, error) {
 		return nil, err
 	}
 	c.wg.Go(c.watchEvents)
-	if cfg.KeepAlive == KeepAliveAuto && c.kato > 0 {
-		c.wg.Go(c.sendKeepAlives)
+	switch {
+	case cfg.KeepAlive == KeepAliveAuto && c.kato > 0:
+		c.wg.Go(func() { c.sendKeepAlives(c.kato) })
+	case cfg.KeepAlive == KeepAliveAsked && cfg.KATO > 0:
+		c.wg.Go(func() { c.sendKeepAlives(cfg.KATO) })
 	}
 	go c.end()
 	return c, nil

@@ -45,9 +45,12 @@ const (
 	// KeepAliveManual leaves them to the caller: Controller.KeepAlive.
 	KeepAliveManual KeepAlivePolicy = iota
 	// KeepAliveAuto sends one every half of the granted timeout K and ends the
-	// association when one is unanswered for K, as Linux (drivers/nvme/host/core.c)
-	// and SPDK (nvme_ctrlr_keep_alive with timeout_us set) do.
+	// association when one is unanswered for K, as SPDK does
+	// (nvme_ctrlr_keep_alive with timeout_us set).
 	KeepAliveAuto
+	// KeepAliveAsked does so with the timeout that was asked for, whatever was
+	// granted: Linux never reads that (drivers/nvme/host/core.c).
+	KeepAliveAsked
 )
 
 // NamespaceInfo is what Identify says of a namespace.

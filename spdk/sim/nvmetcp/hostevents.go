@@ -49,10 +49,10 @@ func (c *Controller) post(e Event) {
 	}
 }
 
-// sendKeepAlives sends a keep-alive every half of the granted timeout and ends
-// the association when one is unanswered for the whole of it.
-func (c *Controller) sendKeepAlives() {
-	timer := time.NewTimer(c.kato / 2)
+// sendKeepAlives sends a keep-alive every half of a timeout and ends the
+// association when one is unanswered for the whole of it.
+func (c *Controller) sendKeepAlives(kato time.Duration) {
+	timer := time.NewTimer(kato / 2)
 	defer timer.Stop()
 	for {
 		select {
@@ -64,20 +64,20 @@ func (c *Controller) sendKeepAlives() {
 			return
 		}
 		start := time.Now()
-		if err := c.awaitKeepAlive(); err != nil {
+		if err := c.awaitKeepAlive(kato); err != nil {
 			c.cancel(err)
 			return
 		}
-		timer.Reset(max(c.kato/2-time.Since(start), 0))
+		timer.Reset(max(kato/2-time.Since(start), 0))
 	}
 }
 
 // awaitKeepAlive runs one keep-alive. Time in which the gate was shut does not
 // count: a process that goes on reads its sockets before its timers act.
-func (c *Controller) awaitKeepAlive() error {
+func (c *Controller) awaitKeepAlive(kato time.Duration) error {
 	answer := make(chan error, 1)
 	c.wg.Go(func() { answer <- c.KeepAlive(c.ctx) })
-	timer := time.NewTimer(c.kato)
+	timer := time.NewTimer(kato)
 	defer timer.Stop()
 	for {
 		gen := c.cfg.Gate.generation()
@@ -92,8 +92,8 @@ func (c *Controller) awaitKeepAlive() error {
 			return err
 		}
 		if c.cfg.Gate.generation() == gen {
-			return fmt.Errorf("%w: %s did not answer a keep-alive for %v", errLost, c.cfg.Addr, c.kato)
+			return fmt.Errorf("%w: %s did not answer a keep-alive for %v", errLost, c.cfg.Addr, kato)
 		}
-		timer.Reset(c.kato)
+		timer.Reset(kato)
 	}
 }

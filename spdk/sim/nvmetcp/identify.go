@@ -153,8 +153,12 @@ func (a *association) identifyController(out []byte) {
 	le.PutUint16(out[320:], uint16(cfg.KeepAliveUnits))
 	out[512], out[513] = 0x66, 0x44
 	le.PutUint32(out[516:], s.cfg.MaxNamespaces)
-	le.PutUint16(out[520:], 1<<0|1<<2|1<<3) // compare, dataset management, write zeroes
-	out[525] = 1 | 2<<1                     // write cache, no broadcast flush
+	oncs := uint16(1<<0 | 1<<3) // compare, write zeroes
+	if s.canDeallocate() {
+		oncs |= 1 << 2 // dataset management
+	}
+	le.PutUint16(out[520:], oncs)
+	out[525] = 1 | 2<<1 // write cache, no broadcast flush
 	if s.cfg.ANAReporting {
 		out[76] |= 1 << 3
 		oaes |= aecANA
@@ -165,6 +169,16 @@ func (a *association) identifyController(out []byte) {
 		le.PutUint32(out[540:], s.cfg.MaxNamespaces)
 	}
 	le.PutUint32(out[92:], oaes)
+}
+
+// canDeallocate says whether every namespace can (nvmf_ctrlr_dsm_supported). The caller holds s.mu.
+func (s *Subsystem) canDeallocate() bool {
+	for _, ns := range s.namespaces {
+		if !canDeallocate(ns.Device) {
+			return false
+		}
+	}
+	return true
 }
 
 // identifyNamespace fills Identify Namespace (nvmf_bdev_ctrlr_identify_ns).

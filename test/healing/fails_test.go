@@ -1,0 +1,72 @@
+package healing
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-csi/holdfast/spdk/sim"
+	"github.com/holdfast-csi/holdfast/test/cluster"
+)
+
+// nodeFaults are ways in which an SPDK node fails, each with what ends it.
+var nodeFaults = map[string]func(b *bubble, node string) (end func()){
+	"killed": func(b *bubble, node string) func() {
+		b.Sim(node).Kill()
+		return func() { b.must(b.Sim(node).Restart()) }
+	},
+	"hung": func(b *bubble, node string) func() {
+		b.Sim(node).Hang(true)
+		return func() { b.Sim(node).Hang(false) }
+	},
+	"cut off, its RPC answers": func(b *bubble, node string) func() {
+		cut := func(cut bool) {
+			for _, other := range append(b.Names(), sim.Outside) {
+				if other != node {
+					b.Network.Cut(node, other, cut)
+				}
+			}
+		}
+		cut(true)
+		return func() { cut(false) }
+	},
+	"its disk hung": func(b *bubble, node string) func() {
+		b.must(b.Sim(node).SetDiskFault(cluster.Pool, sim.DiskFault{Hang: true}))
+		return func() { b.must(b.Sim(node).SetDiskFault(cluster.Pool, sim.DiskFault{})) }
+	},
+}
+
+// In simulated time: a node fails under load, the raid host or one that holds a replica alone, in each way that it can, for long enough
+// that whatever follows from it has happened. There is no I/O error, the volume is whole again, and each replica has what was
+// acknowledged.
+func TestNodeFailsInEachWay(t *testing.T) {
+	for fault, begin := range nodeFaults {
+		for place, victim := range map[string]func(b *bubble, id string) string{
+			"raid host": func(b *bubble, id string) string { return b.Record(id).Assembly.RaidHost },
+			"replica":   func(b *bubble, id string) string { return b.otherThan(id) },
+		} {
+			t.Run(fault+", "+place, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					b := newBubble(t, 3, cluster.Options{})
+					id := b.create("a", 3)
+					b.must(b.publish(id))
+					b.must(b.stage(id))
+					l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
+					b.must(b.awaitWhole(id))
+					end := begin(b, victim(b, id))
+					time.Sleep(2 * stall)
+					writes := l.Writes()
+					b.must(b.await("writes go on during the fault", func() bool { return l.Writes() > writes+10 || l.Err() != nil }))
+					b.must(l.Err())
+					end()
+					b.must(b.awaitWhole(id))
+					b.must(l.End())
+					b.must(b.unuse(id))
+					b.wantData(id, l)
+					b.remove(id)
+				})
+			})
+		}
+	}
+}
