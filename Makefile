@@ -23,7 +23,11 @@ demo: ## Show a replicated volume on three simulated SPDK nodes; needs neither r
 
 .PHONY: test
 test: ## Run all tests that need no root and no VM
-	go test -race -count=1 ./...
+	go test -race -short -count=1 ./...
+
+.PHONY: healing
+healing: ## Run failover and healing under every fault, 50 deleted replicas, 20 killed raid hosts, random runs: in simulated time
+	go test -count=1 -timeout 20m -run 'NodeFails|FiftyTimes|TwentyTimes|TestRandom' ./test/healing ./test/random
 
 .PHONY: contract
 contract: ## Run the contract suite; with SPDK_RPC_SOCK=a.sock,b.sock,c.sock against real SPDK targets
@@ -33,6 +37,11 @@ contract: ## Run the contract suite; with SPDK_RPC_SOCK=a.sock,b.sock,c.sock aga
 e2e: ## Run the node service on a real kernel in a VM (installs what it needs when run as root on Debian)
 	go run ./test/vm/prepare
 	go test -count=1 -p 1 -timeout 40m -tags e2e ./test/vm/... ./test/e2e/...
+
+.PHONY: faults
+faults: ## Run the whole fault matrix and its loops, hours; the table is dist/faults.md (FAULTS_CELLS=regexp chooses cells; test/faults/targets brings real SPDK targets)
+	go run ./test/vm/prepare
+	FAULTS=full FAULTS_REPORT=$(CURDIR)/dist/faults.md go test -count=1 -v -timeout 8h -tags e2e $(if $(FAULTS_CELLS),-run TestMatrix) ./test/faults
 
 .PHONY: image
 image: ## Build and try the container image from what this machine's package sources have

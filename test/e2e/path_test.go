@@ -13,6 +13,8 @@ import (
 	"github.com/holdfast-csi/holdfast/node/nvmeof"
 	"github.com/holdfast-csi/holdfast/spdk/sim/nvmetcp"
 	"github.com/holdfast-csi/holdfast/test/e2e/guest"
+	"github.com/holdfast-csi/holdfast/test/vm/agent"
+	"github.com/holdfast-csi/holdfast/test/vm/load"
 )
 
 // waitWrites waits until n more writes have reached the disk.
@@ -26,14 +28,35 @@ func (v *volume) waitWrites(t *testing.T, n int) {
 	}
 }
 
-// stopLoad ends a load that must not have seen anything.
-func (m *machine) stopLoad(t *testing.T, device string) {
+// startLoad writes to a device until stopLoad.
+func (m *machine) startLoad(t *testing.T, device string) *agent.Load {
 	t.Helper()
-	var r guest.LoadReport
-	m.must(t, "StopLoad", guest.Args{Path: device}, &r)
+	l, err := m.OpenLoad(t.Context(), agent.LoadSpec{Path: device, Blocks: 1024})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	if err := l.Run(t.Context(), load.Mix{Writers: 1}); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// stopLoad ends a load that must not have seen anything.
+func stopLoad(t *testing.T, l *agent.Load) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), long)
+	defer cancel()
+	r, err := l.Pause(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Logf("%d writes, longest pause %v", r.Writes, r.LongestPause.Round(time.Millisecond))
-	if r.Errors != 0 || r.Differing != 0 {
-		t.Errorf("got %+v", r)
+	if r, err = l.Verify(ctx); err != nil || r.Errors != 0 || r.DifferingBytes != 0 {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -43,7 +66,7 @@ func TestIOMovesBetweenPathsByANAState(t *testing.T) {
 	a := serve(t, v, 1, nvmetcp.ANAOptimized, anyPort)
 	b := serve(t, v, 101, nvmetcp.ANAInaccessible, anyPort)
 	device := m.connect(t, v.target(a))
-	m.must(t, "StartLoad", guest.Args{Path: device}, nil)
+	writing := m.startLoad(t, device)
 
 	var p nvmeof.PathState
 	add := guest.Args{Target: v.target(a), Address: b.address}
@@ -60,7 +83,7 @@ func TestIOMovesBetweenPathsByANAState(t *testing.T) {
 		v.waitWrites(t, 20)
 		from, to = to, from
 	}
-	m.stopLoad(t, device)
+	stopLoad(t, writing)
 	var paths []nvmeof.PathState
 	m.must(t, "Paths", guest.Args{NQN: v.nqn}, &paths)
 	if len(paths) != 2 {
@@ -80,7 +103,7 @@ func TestFailoverFromDeadPathLosesNothing(t *testing.T) {
 			v := newVolume(t, 64*mib)
 			a := serve(t, v, 1, nvmetcp.ANAOptimized, anyPort)
 			device := m.connect(t, v.target(a))
-			m.must(t, "StartLoad", guest.Args{Path: device}, nil)
+			writing := m.startLoad(t, device)
 			v.waitWrites(t, 20)
 			die(a)
 			b := serve(t, v, 101, nvmetcp.ANAInaccessible, anyPort)
@@ -90,7 +113,7 @@ func TestFailoverFromDeadPathLosesNothing(t *testing.T) {
 			t.Logf("the kernel took %v to delete the old path", time.Since(begin).Round(time.Millisecond))
 			b.setANA(t, nvmetcp.ANAOptimized)
 			v.waitWrites(t, 20)
-			m.stopLoad(t, device)
+			stopLoad(t, writing)
 			var d nvmeof.Device
 			m.must(t, "Device", guest.Args{NQN: v.nqn, NSUUID: v.nsUUID}, &d)
 			if d.Path != device {

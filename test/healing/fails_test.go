@@ -40,6 +40,7 @@ var nodeFaults = map[string]func(b *bubble, node string) (end func()){
 // that whatever follows from it has happened. There is no I/O error, the volume is whole again, and each replica has what was
 // acknowledged.
 func TestNodeFailsInEachWay(t *testing.T) {
+	longTest(t)
 	for fault, begin := range nodeFaults {
 		for place, victim := range map[string]func(b *bubble, id string) string{
 			"raid host": func(b *bubble, id string) string { return b.Record(id).Assembly.RaidHost },

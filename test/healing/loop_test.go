@@ -83,6 +83,7 @@ func TestRaidHostIsKilledAgainAndAgain(t *testing.T) {
 // simulated runs a loop of n rounds under load in simulated time. After each round the volume is whole, and at the end each replica
 // holds what was acknowledged.
 func simulated(t *testing.T, n int, round func(b *bubble, id string)) {
+	longTest(t)
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, 3, cluster.Options{})

@@ -19,3 +19,11 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
+
+// longTest leaves a test out of `make test`, which runs with the race detector: `make healing` runs it without.
+func longTest(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes long with the race detector: make healing")
+	}
+}

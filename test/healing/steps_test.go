@@ -37,6 +37,7 @@ const attemptsPerVolume = 8
 // the machine. After a crash the services are begun again. Each time the volume has to become whole, without an I/O error, a stale read
 // or a replica that lacks a write; and when it is given up, nothing may be left.
 func everyStep(t *testing.T, f flow) {
+	longTest(t)
 	t.Parallel()
 	cluster.EveryInBubbles(t, func(t *testing.T, steps *cluster.Steps) func(*testing.T, func(func() error) bool) {
 		b := newBubble(t, f.nodes, cluster.Options{Steps: steps})

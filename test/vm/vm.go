@@ -238,6 +238,11 @@ func (v *VM) DialContext(ctx context.Context, network, address string) (net.Conn
 	return v.host.DialContext(ctx, network, address)
 }
 
+// OpenLoad opens a load on a file of the guest.
+func (v *VM) OpenLoad(ctx context.Context, spec agent.LoadSpec) (*agent.Load, error) {
+	return v.host.OpenLoad(ctx, spec)
+}
+
 // ReadFile reads a file of the guest, sysfs and proc included.
 func (v *VM) ReadFile(ctx context.Context, path string) ([]byte, error) {
 	return v.host.Get(ctx, path)

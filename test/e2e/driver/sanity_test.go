@@ -5,18 +5,20 @@ package driver
 import (
 	"context"
 	"path"
-	"strings"
 	"testing"
 
 	"github.com/kubernetes-csi/csi-test/v5/pkg/sanity"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 // The CO's conformance suite against the node service on a real kernel.
 func TestSanity(t *testing.T) {
 	s := run(t)
 	config := sanity.NewTestConfig()
-	config.Address, config.DialOptions = "passthrough:///guest", s.guestOptions()
-	config.ControllerAddress = s.dir + "/c.sock"
+	config.Address = "passthrough:///guest"
+	config.DialOptions = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), s.NodeDialer()}
+	config.ControllerAddress = s.ControllerEndpoint()
 	config.TestVolumeSize = 64 << 20
 	config.StagingPath, config.TargetPath = "/mnt/sanity-staging", "/mnt/sanity-target"
 	config.CreateStagingDir = func(p string) (string, error) { return p, s.try("mkdir -p " + p) }
@@ -29,19 +31,15 @@ func TestSanity(t *testing.T) {
 }
 
 // try runs a shell command in the guest.
-func (s *stack) try(command string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), long)
-	defer cancel()
-	_, err := s.vm.Output(ctx, "sh", "-ec", command)
+func (s *suite) try(command string) error {
+	_, err := s.Guest(context.Background(), command)
 	return err
 }
 
-func (s *stack) checkPath(p string) (sanity.PathKind, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), long)
-	defer cancel()
-	out, err := s.vm.Output(ctx, "sh", "-c", "if [ -d '"+p+"' ]; then echo directory; elif [ -f '"+p+"' ]; then echo file; elif [ -e '"+p+"' ]; then echo other; else echo not_found; fi")
+func (s *suite) checkPath(p string) (sanity.PathKind, error) {
+	out, err := s.Guest(context.Background(), "if [ -d '"+p+"' ]; then echo directory; elif [ -f '"+p+"' ]; then echo file; elif [ -e '"+p+"' ]; then echo other; else echo not_found; fi")
 	if err != nil {
 		return "", err
 	}
-	return sanity.IsPathKind(strings.TrimSpace(out))
+	return sanity.IsPathKind(out)
 }

@@ -15,7 +15,6 @@ import (
 type Service struct {
 	host  *nvmeof.Host
 	mount *mount.Mounter
-	load  loads
 }
 
 // Serve serves on l until that is closed.
@@ -87,7 +86,4 @@ var operations = map[string]operation{
 	"Remove":     silent(func(s *Service, _ context.Context, a Args) error { return s.mount.Remove(a.Path) }),
 	"Resize":     silent(func(s *Service, ctx context.Context, a Args) error { return s.mount.Resize(ctx, a.Device, a.Path) }),
 	"Responds":   silent(func(s *Service, ctx context.Context, a Args) error { return s.mount.Responds(ctx, a.Path) }),
-
-	"StartLoad": silent(func(s *Service, _ context.Context, a Args) error { return s.load.start(a.Path) }),
-	"StopLoad":  func(s *Service, _ context.Context, a Args) (any, error) { return s.load.stop(a.Path) },
 }

@@ -1,6 +1,6 @@
 // Package agent is the control channel between a test on the machine and the
-// virtual machine it drives: it runs commands, moves files and opens connections
-// in the guest.
+// virtual machine it drives: it runs commands, moves files, opens connections
+// and runs loads in the guest.
 //
 // The guest's side calls the machine's, which listens on a port of its own: that
 // needs no port forwarded into the guest, and the first call says that the guest
@@ -19,10 +19,11 @@ import (
 
 // Request is what the machine asks for on an idle call. One of the fields is set.
 type Request struct {
-	Run  *Command `json:",omitempty"`
-	Dial *Dial    `json:",omitempty"`
-	Put  *File    `json:",omitempty"`
-	Get  *File    `json:",omitempty"`
+	Run  *Command  `json:",omitempty"`
+	Dial *Dial     `json:",omitempty"`
+	Put  *File     `json:",omitempty"`
+	Get  *File     `json:",omitempty"`
+	Load *LoadSpec `json:",omitempty"`
 }
 
 // Command is a program to run. Its streams follow as frames.
@@ -42,7 +43,7 @@ type File struct {
 	Size int64
 }
 
-// Reply answers Dial, Put and Get.
+// Reply answers Dial, Put, Get and Load.
 type Reply struct {
 	Error string
 	Size  int64 // of the file that follows, for Get

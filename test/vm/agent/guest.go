@@ -65,6 +65,8 @@ func serve(conn net.Conn, req Request) {
 		err = servePut(conn, req.Put)
 	case req.Get != nil:
 		err = serveGet(conn, req.Get)
+	case req.Load != nil:
+		err = serveLoad(conn, req.Load)
 	default:
 		err = errors.New("empty request")
 	}

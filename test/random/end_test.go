@@ -1,0 +1,136 @@
+package random_test
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+const (
+	// recovery is how long it may take until a volume can be used, or taken down, when nothing is wrong any more.
+	recovery = 10 * time.Minute
+	// healing is how long it may take until all replicas of all volumes are good again: more than the longest wait for a rebuild.
+	healing = 20 * time.Minute
+)
+
+// wrapUp ends all faults; then everything that exists must come into use and heal, hold what was written, and be taken down
+// without leaving anything.
+func (w *world) wrapUp() {
+	w.trace.add("the end: no more faults")
+	w.faults.expire(true)
+	for _, n := range w.sims {
+		n.ClearRPCFaults()
+	}
+	w.store.armFailure(0)
+	for _, h := range w.hosts {
+		h.armFault(0)
+	}
+	w.until("the calls under way end", recovery, func(v *vol) string {
+		if v.stranded() {
+			return ""
+		}
+		return v.pending()
+	})
+	w.until("volumes can be unpublished after I/O errors, or when they are stranded", recovery, func(v *vol) string {
+		if !v.broken && !v.stranded() || v.reach <= created {
+			return ""
+		}
+		return v.towards(created)
+	})
+	w.until("volumes can be used", recovery, func(v *vol) string {
+		if v.reach == absent || v.deleting || v.stranded() {
+			return v.towards(absent)
+		}
+		return v.towards(inUse)
+	})
+	w.readAll()
+	w.until("volumes heal", healing, (*vol).unhealed)
+	w.readAll()
+	w.until("volumes can be unpublished", recovery, func(v *vol) string {
+		if v.reach <= created {
+			return v.pending()
+		}
+		return v.towards(created)
+	})
+	for _, v := range w.store.all() {
+		w.checkAlike(v)
+	}
+	w.until("volumes can be deleted", recovery, func(v *vol) string { return v.towards(absent) })
+	w.pass(3 * sweepEvery)
+	if left := w.leftovers(); len(left) > 0 {
+		w.fail("left behind: %q", left)
+	}
+}
+
+// until lets time pass until every volume says that nothing is missing any more.
+func (w *world) until(what string, limit time.Duration, missing func(v *vol) string) {
+	w.t.Helper()
+	for begin := time.Now(); ; w.pass(500 * time.Millisecond) {
+		w.check()
+		var all []string
+		for _, v := range w.volumes {
+			if m := missing(v); m != "" {
+				all = append(all, fmt.Sprintf("%s: %s", v, m))
+			}
+		}
+		if len(all) == 0 {
+			return
+		}
+		if time.Since(begin) > limit {
+			w.fail("%s: not after %v without faults: %s", what, limit, strings.Join(all, "; "))
+		}
+	}
+}
+
+// pending says what of a volume is under way.
+func (v *vol) pending() string {
+	switch {
+	case v.call != nil:
+		return v.call.what
+	case len(v.io) > 0:
+		return v.io[0].String()
+	}
+	return ""
+}
+
+// towards takes the volume on its way to a stage, and says where it is if it isn't there.
+func (v *vol) towards(goal stage) string {
+	if v.call == nil && v.is(goal) {
+		return ""
+	}
+	if v.call == nil {
+		v.advance(goal)
+	}
+	return fmt.Sprintf("it is %s (%s)", v.done, v.pending())
+}
+
+// readAll reads every extent of every volume in use.
+func (w *world) readAll() {
+	w.trace.add("all volumes are read")
+	for _, v := range w.volumes {
+		if v.usable() {
+			for extent := range extents {
+				v.transferAt(extent, false)
+			}
+		}
+	}
+	w.until("everything can be read", recovery, func(v *vol) string { return v.pending() })
+}
+
+// unhealed says which replicas of a volume are not good, and what else is unfinished.
+func (v *vol) unhealed() string {
+	record := v.w.store.peek(v.id())
+	switch {
+	case record == nil:
+		return ""
+	case len(record.Retired) > 0:
+		return fmt.Sprintf("former assemblies %+v are left", record.Retired)
+	case len(record.InState(volume.ReplicaInSync)) != record.Parameters.Replicas || len(record.Replicas) != record.Parameters.Replicas:
+		return fmt.Sprintf("it is to have %d replicas and has %+v", record.Parameters.Replicas, record.Replicas)
+	case record.Assembly != nil && record.Parameters.Standby && record.Standby == nil:
+		return "it has no standby"
+	}
+	return ""
+}

@@ -1,0 +1,115 @@
+package random_test
+
+import (
+	"flag"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	seedFlag  = flag.Uint64("seed", 0, "run this seed only; 0 runs all of -seeds")
+	seedsFlag = flag.Int("seeds", 2, "how many seeds to run, from 1 on")
+	stepsFlag = flag.Int("steps", 100, "how many steps each seed has")
+	logFlag   = flag.Int("log", -1, "verbosity of the driver's log in the trace; -1 leaves it out")
+	showFlag  = flag.Bool("show", false, "show the trace of a run that passes, too")
+)
+
+// TestRandom runs seeds. A failure says how to run its seed again; the order in which goroutines get their turn is not the seed's, so
+// that now and then it takes more than one attempt.
+func TestRandom(t *testing.T) {
+	first, last := uint64(1), uint64(*seedsFlag)
+	if *seedFlag != 0 {
+		first, last = *seedFlag, *seedFlag
+	}
+	for seed := first; seed <= last; seed++ {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { run(t, seed, *stepsFlag) })
+		})
+	}
+}
+
+func run(t *testing.T, seed uint64, steps int) {
+	tr := newTrace(*logFlag)
+	defer func() {
+		if t.Failed() || *showFlag {
+			t.Logf("run it again: go test ./test/random -run TestRandom -seed=%d -steps=%d -log=2\n%s", seed, steps, tr)
+		}
+	}()
+	w := newWorld(t, seed, tr)
+	defer w.close()
+	for i := range steps {
+		tr.add("step %d", i+1)
+		w.step()
+		w.check()
+	}
+	w.wrapUp()
+}
+
+// step does one thing at random.
+func (w *world) step() {
+	w.faults.expire(false)
+	v := w.volumes[w.rng.IntN(len(w.volumes))]
+	switch n := w.rng.IntN(100); {
+	case n < 45 && v.usable():
+		v.work()
+	case n < 65:
+		v.live()
+		w.pass([]time.Duration{0, 0, 50 * time.Millisecond, time.Second}[w.rng.IntN(4)])
+	case n < 85:
+		d := []time.Duration{10 * time.Millisecond, 200 * time.Millisecond, time.Second, 3 * time.Second, 8 * time.Second, 20 * time.Second}[w.rng.IntN(6)]
+		w.trace.add("%v pass", d)
+		w.pass(d)
+	case n < 93:
+		w.faults.inject()
+	default:
+		w.hiccup()
+	}
+}
+
+// work reads and writes some extents.
+func (v *vol) work() {
+	for range 1 + v.w.rng.IntN(8) {
+		v.transfer(v.w.rng.IntN(3) > 0)
+	}
+	v.w.pass([]time.Duration{0, 0, 0, 0, 100 * time.Millisecond, 2 * time.Second}[v.w.rng.IntN(6)])
+}
+
+// live takes a volume one call further on its way with the CO.
+func (v *vol) live() {
+	rng := v.w.rng
+	if v.call != nil {
+		return
+	}
+	if v.stranded() {
+		v.goal = absent
+	}
+	if v.is(v.goal) {
+		switch {
+		case v.stranded():
+		case v.goal < inUse || rng.IntN(6) == 0:
+			v.goal = []stage{absent, created, published, staged, inUse, inUse, inUse, inUse}[rng.IntN(8)]
+		case v.done > absent && rng.IntN(3) == 0: // what is done may be asked for again
+			v.climb(v.done)
+			return
+		}
+	}
+	v.advance(v.goal)
+}
+
+// advance begins the call that leads towards a stage, if any.
+func (v *vol) advance(goal stage) {
+	switch {
+	case v.deleting:
+		v.descend()
+	case v.done < goal && (v.reach == v.done || v.w.rng.IntN(4) > 0 || v.reach <= created):
+		v.climb(v.done + 1)
+	case v.reach > goal || v.done < v.reach:
+		if v.reach == inUse && len(v.io) > 0 && !v.stranded() {
+			return // somebody has it open
+		}
+		v.descend()
+	}
+}

@@ -1,0 +1,168 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// retryPause is how long a CO waits before it makes a failed call again.
+const retryPause = time.Second
+
+// ClaimSpec says what volume a CO wants.
+type ClaimSpec struct {
+	// Name is unique; "" makes one up.
+	Name string
+	// FSType is ext4 or xfs; "" is raw block.
+	FSType     string
+	SizeBytes  int64
+	Parameters map[string]string
+	// Retry makes failed calls again, as a CO does, until the context ends.
+	Retry bool
+}
+
+// Claim is a volume as a CO uses it. It notes how long each call took.
+type Claim struct {
+	// ID is the volume's.
+	ID string
+	// Pod is where it is published: a directory, or the file of a raw block volume.
+	Pod string
+
+	stack      *Stack
+	spec       ClaimSpec
+	capability *csi.VolumeCapability
+	staging    string
+
+	mu   sync.Mutex
+	took []string
+}
+
+// Claim creates a volume.
+func (s *Stack) Claim(ctx context.Context, spec ClaimSpec) (*Claim, error) {
+	if spec.Name == "" {
+		spec.Name = unique("claim")
+	}
+	c := &Claim{stack: s, spec: spec, capability: &csi.VolumeCapability{
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+	}}
+	if spec.FSType == "" {
+		c.capability.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
+	} else {
+		c.capability.AccessType = &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: spec.FSType}}
+	}
+	err := c.Do(ctx, "CreateVolume", func(ctx context.Context) error {
+		resp, err := s.Controller.CreateVolume(ctx, &csi.CreateVolumeRequest{
+			Name: spec.Name, VolumeCapabilities: []*csi.VolumeCapability{c.capability},
+			CapacityRange: &csi.CapacityRange{RequiredBytes: spec.SizeBytes}, Parameters: spec.Parameters,
+		})
+		c.ID = resp.GetVolume().GetVolumeId()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.staging, c.Pod = s.Host.Path("staging-"+c.ID), s.Host.Path("pod-"+c.ID)
+	return c, s.Host.MakeDir(ctx, c.staging)
+}
+
+// Staging is where the volume is staged.
+func (c *Claim) Staging() string { return c.staging }
+
+// Capability is what the volume is used as.
+func (c *Claim) Capability() *csi.VolumeCapability { return c.capability }
+
+// Do makes one call and notes how long it took.
+func (c *Claim) Do(ctx context.Context, call string, f func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	begin := time.Now()
+	err := f(ctx)
+	for tries := 1; err != nil && c.spec.Retry; tries++ {
+		timer := time.NewTimer(retryPause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return fmt.Errorf("%s, %d times: %w", call, tries, errors.Join(err, ctx.Err()))
+		}
+		err = f(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", call, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.took = append(c.took, fmt.Sprintf("%-28s %8.3f s", call, time.Since(begin).Seconds()))
+	return nil
+}
+
+// Took says how long each call took, a line a call.
+func (c *Claim) Took() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return strings.Join(c.took, "\n")
+}
+
+// Publish makes the volume usable at Pod.
+func (c *Claim) Publish(ctx context.Context) error {
+	err := c.Do(ctx, "ControllerPublishVolume", func(ctx context.Context) error {
+		_, err := c.stack.Controller.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{VolumeId: c.ID, NodeId: NodeName, VolumeCapability: c.capability})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = c.Do(ctx, "NodeStageVolume", func(ctx context.Context) error {
+		_, err := c.stack.Node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{VolumeId: c.ID, StagingTargetPath: c.staging, VolumeCapability: c.capability})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return c.Do(ctx, "NodePublishVolume", func(ctx context.Context) error {
+		_, err := c.stack.Node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{VolumeId: c.ID, StagingTargetPath: c.staging, TargetPath: c.Pod, VolumeCapability: c.capability})
+		return err
+	})
+}
+
+// Unpublish ends the use of the volume.
+func (c *Claim) Unpublish(ctx context.Context) error {
+	err := c.Do(ctx, "NodeUnpublishVolume", func(ctx context.Context) error {
+		_, err := c.stack.Node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: c.ID, TargetPath: c.Pod})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = c.Do(ctx, "NodeUnstageVolume", func(ctx context.Context) error {
+		_, err := c.stack.Node.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: c.ID, StagingTargetPath: c.staging})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return c.Do(ctx, "ControllerUnpublishVolume", func(ctx context.Context) error {
+		_, err := c.stack.Controller.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: c.ID, NodeId: NodeName})
+		return err
+	})
+}
+
+// Delete deletes the volume.
+func (c *Claim) Delete(ctx context.Context) error {
+	return c.Do(ctx, "DeleteVolume", func(ctx context.Context) error {
+		_, err := c.stack.Controller.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: c.ID})
+		return err
+	})
+}
+
+// Record reads the volume's record.
+func (c *Claim) Record(ctx context.Context) (*volume.Volume, error) {
+	return c.stack.Store.Get(ctx, c.ID)
+}
