@@ -26,6 +26,7 @@ func SwitchInOrder(names []string, at func(taken int) error) (restore func()) {
 		found := slices.IndexFunc(right, func(s switchStep) bool { return s.name == name })
 		steps = append(steps, boundary(i), right[found])
 	}
-	switchSteps = append(steps, boundary(len(names)))
+	steps = append(steps, boundary(len(names)))
+	switchSteps = steps
 	return func() { switchSteps = right }
 }

@@ -199,7 +199,7 @@ func (s *switchBench) structure() error {
 
 // connected says whether the machine has a path to a raid host.
 func (s *switchBench) connected(v *volume.Volume, raidHost string) bool {
-	n, err := s.Cluster.Node(raidHost)
+	n, err := s.Node(raidHost)
 	s.must(err)
 	paths, err := s.machine.Paths(s.ctx, v.NQN())
 	s.must(err)

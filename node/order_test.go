@@ -40,7 +40,7 @@ var troubles = []trouble{
 	{name: "it is killed, and the standby has lost a leg", begin: func(s *switchBench) {
 		v := s.Record(s.id)
 		at := slices.IndexFunc(v.Replicas, func(r volume.Replica) bool { return r.Node == s.third() })
-		standby, err := s.Cluster.Node(v.Standby.RaidHost)
+		standby, err := s.Node(v.Standby.RaidHost)
 		s.must(err)
 		s.must(standby.RemoveRaidLeg(s.ctx, v.RaidName(), v.LegController(v.Replicas[at])+"n1"))
 		s.Sim("n1").Kill()

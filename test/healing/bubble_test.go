@@ -213,7 +213,7 @@ func (b *bubble) whole(id string) error {
 func (b *bubble) paths(v *volume.Volume) error {
 	var want, have []string
 	for _, a := range v.Running() {
-		n, err := b.Cluster.Node(a.RaidHost)
+		n, err := b.Node(a.RaidHost)
 		b.must(err)
 		want = append(want, n.NVMf.String())
 	}

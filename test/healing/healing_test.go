@@ -170,7 +170,7 @@ func (b *bench) loseReplica(id, node string) {
 			b.kill(node)
 			b.eventually("the loss is on record", func() bool { s := b.Record(id).Replica(r.ID).State; return s == volume.ReplicaOutOfSync })
 			b.start(node)
-			n, err := b.Cluster.Node(node)
+			n, err := b.Node(node)
 			b.must(err)
 			b.retry(func() error { return n.DeleteLvol(b.ctx, r.LvStore, v.LvolName(r)) })
 		}

@@ -54,7 +54,7 @@ func comesBackLate(t *testing.T, late time.Duration) {
 // left says whether this machine has no path to a node but to a standby that is made there anew.
 func (b *bubble) left(id, from string) error {
 	v := b.Record(id)
-	n, err := b.Cluster.Node(from)
+	n, err := b.Node(from)
 	b.must(err)
 	paths, err := b.machine.Paths(b.ctx, v.NQN())
 	b.must(err)

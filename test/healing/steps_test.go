@@ -208,7 +208,7 @@ func TestEveryStepOfReplacingAReplicaWhoseLvolIsGoneMayFail(t *testing.T) {
 		lost := loseReplica(b, id)
 		v := b.Record(id)
 		at := slices.IndexFunc(v.Replicas, func(r volume.Replica) bool { return r.Node == lost })
-		n, err := b.Cluster.Node(lost)
+		n, err := b.Node(lost)
 		b.must(err)
 		b.restart(lost)
 		b.must(n.DeleteLvol(b.ctx, v.Replicas[at].LvStore, v.LvolName(v.Replicas[at])))
