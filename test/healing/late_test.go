@@ -17,6 +17,7 @@ const writers = 8
 // A raid host stops with writes in flight and goes on when the volume runs elsewhere and the same blocks were written again: nothing that
 // it still has to write reaches a replica that counts, and nobody asks it.
 func TestRaidHostThatComesBackLateNeitherWritesNorServes(t *testing.T) {
+	longTest(t)
 	for _, late := range []time.Duration{0, time.Second, 5 * time.Second, 40 * time.Second} {
 		t.Run(late.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { comesBackLate(t, late) })
