@@ -45,6 +45,14 @@ var troubles = []trouble{
 		s.must(standby.RemoveRaidLeg(s.ctx, v.RaidName(), v.LegController(v.Replicas[at])+"n1"))
 		s.Sim("n1").Kill()
 	}},
+	// The leg is no longer one of the standby's on record, and its raid has it still.
+	{name: "it is killed when a replica has just been lost", begin: func(s *switchBench) {
+		s.modify(func(v *volume.Volume) {
+			at := slices.IndexFunc(v.Replicas, func(r volume.Replica) bool { return r.Node == s.third() })
+			v.SetReplicaState(v.Replicas[at].ID, volume.ReplicaOutOfSync, time.Now())
+		})
+		s.Sim("n1").Kill()
+	}},
 }
 
 // attempt is one switch: the trouble, the order of its steps, and at which boundary between steps the raid host that hangs goes on and

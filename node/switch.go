@@ -10,7 +10,6 @@ import (
 
 	"k8s.io/klog/v2"
 
-	"github.com/holdfast-csi/holdfast/node/nvmeof"
 	"github.com/holdfast-csi/holdfast/spdk"
 	"github.com/holdfast-csi/holdfast/spdk/converge"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
@@ -73,19 +72,12 @@ func (w *watcher) viable(ctx context.Context, v *volume.Volume, l loss) error {
 		return fmt.Errorf("%w: the standby on %s has no raid", volume.ErrPrecondition, v.Standby.RaidHost)
 	}
 	paths, _ := w.paths(ctx, v)
-	proven := !slices.ContainsFunc(paths, func(p nvmeof.PathState) bool { return !l.ended(p) && w.isRaidHost(v, p) })
-	for _, id := range l.usable(v, *v.Standby, proven) {
+	for _, id := range l.usable(v, *v.Standby, l.proven(paths)) {
 		if legs[id].Member && legs[id].Connected {
 			return nil
 		}
 	}
 	return fmt.Errorf("%w: the standby on %s reaches none", volume.ErrNoGoodReplica, v.Standby.RaidHost)
-}
-
-// isRaidHost says whether a path leads to the raid host of the assembly that runs.
-func (w *watcher) isRaidHost(v *volume.Volume, p nvmeof.PathState) bool {
-	node, err := w.server.cluster.Node(v.Assembly.RaidHost)
-	return err == nil && p.Address == node.NVMf.String()
 }
 
 // readyStandby returns the record with a standby that is ready and, where an operator asked for a raid host, on that one.
@@ -147,7 +139,7 @@ func (w *watcher) finishSwitch(ctx context.Context, wv *watchedVolume, v *volume
 
 // leave leaves this machine with the path to the assembly alone.
 func (w *watcher) leave(ctx context.Context, s *switching) error {
-	proven, err := w.leavePaths(ctx, s.v, s.l)
+	proven, err := w.leavePaths(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -193,6 +185,7 @@ func (w *watcher) settleOn(ctx context.Context, s *switching) error {
 	s.wv.mu.Lock()
 	defer s.wv.mu.Unlock()
 	clear(s.wv.memory)
+	s.wv.noticed, s.wv.wholeAt = loss{}, w.clock.Now()
 	return nil
 }
 
@@ -220,48 +213,47 @@ func (w *watcher) withoutCutOff(ctx context.Context, v *volume.Volume, legs []st
 
 // resumeSwitch goes on with a switch that was cut short. An assembly that turns out to have no good leg is left for another.
 func (w *watcher) resumeSwitch(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
-	err := w.finishSwitch(ctx, wv, v, loss{})
+	l := wv.left()
+	l.asked = l.asked || l.why == "" // nothing is known of why it was left: what was left may still tell what it had
+	err := w.finishSwitch(ctx, wv, v, l)
 	if errors.Is(err, volume.ErrNoGoodReplica) {
-		return w.switchOver(ctx, wv, v, loss{why: err.Error()})
+		l.why, l.asked = err.Error(), false
+		return w.switchOver(ctx, wv, v, l)
 	}
 	return err
 }
 
-// leavePaths leaves this machine with the path to the assembly alone, if it has any. proven says that the former connections had ended
-// when the loss was noticed and had not come back.
-func (w *watcher) leavePaths(ctx context.Context, v *volume.Volume, l loss) (proven bool, err error) {
-	paths, err := w.server.fabrics.Paths(ctx, v.NQN())
+// leavePaths leaves this machine with the path to the assembly alone, if it has any. proven says that the legs in doubt are good.
+func (w *watcher) leavePaths(ctx context.Context, s *switching) (proven bool, err error) {
+	nqn, to := s.v.NQN(), w.address(s.v.Assembly.RaidHost)
+	paths, err := w.server.fabrics.Paths(ctx, nqn)
 	if err != nil {
 		return false, err
 	}
 	if len(paths) > 0 {
-		if err := w.connectPath(ctx, v, v.Assembly.RaidHost); err != nil {
-			return false, fmt.Errorf("connect to the new raid host %s: %w", v.Assembly.RaidHost, err)
+		if err := w.connectPath(ctx, s.v, s.v.Assembly.RaidHost); err != nil {
+			return false, fmt.Errorf("connect to the new raid host %s: %w", s.v.Assembly.RaidHost, err)
 		}
-		if paths, err = w.server.fabrics.Paths(ctx, v.NQN()); err != nil {
+		if paths, err = w.server.fabrics.Paths(ctx, nqn); err != nil {
 			return false, err
 		}
 	}
-	host, err := w.server.cluster.Node(v.Assembly.RaidHost)
-	if err != nil {
-		return false, err
+	if proven = s.l.proven(paths); !proven {
+		s.wv.refute() // once the paths are deleted, nothing tells any more
 	}
-	proven = true
 	errs := make([]error, len(paths))
 	var wg sync.WaitGroup
 	for i, p := range paths {
-		if p.Address == host.NVMf.String() {
-			continue
+		if p.Address != to {
+			wg.Go(func() { errs[i] = w.server.fabrics.DisconnectPath(ctx, nqn, p.Address) })
 		}
-		proven = proven && l.ended(p)
-		wg.Go(func() { errs[i] = w.server.fabrics.DisconnectPath(ctx, v.NQN(), p.Address) })
 	}
 	wg.Wait()
 	return proven, errors.Join(errs...)
 }
 
 // lastSeen returns those of the legs that the former raid host still had when this machine had left it, if it can be asked: what it
-// ejected after the last look is not good.
+// ejected after the last look is not good. One that has no leg any more is cut off already, and tells nothing.
 func (w *watcher) lastSeen(ctx context.Context, v *volume.Volume, legs []string) []string {
 	if len(v.Retired) == 0 {
 		return legs
@@ -278,9 +270,11 @@ func (w *watcher) lastSeen(ctx context.Context, v *volume.Volume, legs []string)
 	if !ok {
 		return legs
 	}
-	return slices.DeleteFunc(slices.Clone(legs), func(id string) bool {
-		return slices.Contains(former.Legs, id) && (!seen[id].Member || !seen[id].Connected)
-	})
+	has := func(id string) bool { return seen[id].Member && seen[id].Connected }
+	if !slices.ContainsFunc(former.Legs, has) {
+		return legs
+	}
+	return slices.DeleteFunc(slices.Clone(legs), func(id string) bool { return slices.Contains(former.Legs, id) && !has(id) })
 }
 
 // fenced cuts the former raid hosts off from the legs and returns those that are surely free of them.
@@ -339,6 +333,11 @@ func (w *watcher) purge(ctx context.Context, s *switching) error {
 	good := slices.DeleteFunc(slices.Clone(s.legs), func(id string) bool { return !raid.Holds(bdev(*v.Replica(id))) })
 	if len(good) == 0 {
 		return fmt.Errorf("%w: none of the legs %v is a member of the new raid", volume.ErrNoGoodReplica, s.legs)
+	}
+	if !slices.ContainsFunc(good, func(id string) bool {
+		return health.Controllers[v.LegController(*v.Replica(id))].State == spdk.LegEnabled
+	}) {
+		return fmt.Errorf("%w: the new raid host %s reaches none of the legs %v", volume.ErrNodeDown, node.Name, good)
 	}
 	errs := make([]error, len(v.Replicas))
 	var wg sync.WaitGroup
