@@ -26,8 +26,12 @@ test: ## Run all tests that need no root and no VM
 	go test -race -short -count=1 ./...
 
 .PHONY: healing
-healing: ## Run failover and healing under every fault, 50 deleted replicas, 20 killed raid hosts, random runs: in simulated time
-	go test -count=1 -timeout 20m -run 'NodeFails|FiftyTimes|TwentyTimes|TestRandom' ./test/healing ./test/random
+healing: ## Run failover and healing under every fault, 50 deleted replicas and 20 killed raid hosts in simulated time
+	go test -count=1 -timeout 20m -run 'NodeFails|FiftyTimes|TwentyTimes' ./test/healing
+
+.PHONY: random
+random: ## Run 10,000 random steps in simulated time
+	go test -count=1 -timeout 20m ./test/random -seeds=40 -steps=250
 
 .PHONY: contract
 contract: ## Run the contract suite; with SPDK_RPC_SOCK=a.sock,b.sock,c.sock against real SPDK targets

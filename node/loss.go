@@ -96,6 +96,13 @@ func (wv *watchedVolume) notice(l loss, v *volume.Volume, now time.Time) loss {
 	return l
 }
 
+// settle forgets a loss whose doubts are on record: every leg that is in-sync by that is connected now.
+func (wv *watchedVolume) settle(now time.Time) {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	wv.noticed, wv.wholeAt = loss{}, now
+}
+
 // left returns the loss for which the raid host before a held assembly was left, as far as this process knows it.
 func (wv *watchedVolume) left() loss {
 	wv.mu.Lock()

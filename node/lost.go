@@ -56,7 +56,7 @@ func (w *watcher) unremarkable(wv *watchedVolume, name string, n *watchedNode) b
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
 	v := wv.record
-	if !well || v == nil || v.Assembly.RaidHost != name || v.Assembly.Held || wv.switching || len(v.InState(volume.ReplicaInSync)) < len(v.Replicas) {
+	if !well || v == nil || v.Assembly.RaidHost != name || v.Assembly.Held || wv.switching || !wv.unreachedSince.IsZero() || len(v.InState(volume.ReplicaInSync)) < len(v.Replicas) {
 		return false
 	}
 	legs, ok := converge.LegHealth(v, *v.Assembly, health)
@@ -82,6 +82,14 @@ func (w *watcher) consider(ctx context.Context, wv *watchedVolume, name string, 
 	l := w.lost(ctx, v, n, seen)
 	if l.why == "" && len(away) > 0 {
 		l = w.cutOff(ctx, wv, v, name, n, away)
+	}
+	if l.why == "" && len(away) > 0 {
+		l = w.blind(ctx, v, seen)
+	}
+	if l.why == "" {
+		l = w.unreached(ctx, wv, v)
+	} else {
+		wv.excuse(w.clock.Now())
 	}
 	l = wv.notice(l, v, w.clock.Now())
 	if l.why == "" && seen.err == nil && w.contradicts(wv, seen.health) {
@@ -125,11 +133,6 @@ func away(v *volume.Volume, legs map[string]volume.LegHealth) []string {
 	return slices.DeleteFunc(v.GoodLegs(*v.Assembly), func(id string) bool { return legs[id].Member && legs[id].Connected })
 }
 
-// others returns the good legs that are not beside the raid host, which it may have lost sight of.
-func others(v *volume.Volume) []string {
-	return slices.DeleteFunc(v.GoodLegs(*v.Assembly), func(id string) bool { return v.Replica(id).Node == v.Assembly.RaidHost })
-}
-
 func (w *watcher) contradicts(wv *watchedVolume, health spdk.Health) bool {
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
@@ -142,6 +145,8 @@ func (w *watcher) contradicts(wv *watchedVolume, health spdk.Health) bool {
 //   - it answers RPC but for patience not NVMe/TCP, and this machine's path to it is down;
 //   - it answers no RPC for a whole stall budget: a leg that it loses meanwhile could not be put on record;
 //   - it has no raid of the volume, as when its process was started again.
+//
+// For other reasons to leave it see cutOff, blind and unreached.
 func (w *watcher) lost(ctx context.Context, v *volume.Volume, n *watchedNode, seen watchedNode) loss {
 	w.mu.Lock()
 	silent := n.silentSince
@@ -172,7 +177,7 @@ func (w *watcher) lost(ctx context.Context, v *volume.Volume, n *watchedNode, se
 		return l
 	}
 	if values, err := timeouts.Derive(v.Parameters.Budgets); err != nil || now.Sub(seen.lookedAt) > values.Leg.FastIOFail+unwatched {
-		l.unproven = others(v)
+		l.unproven = v.GoodLegs(*v.Assembly)
 	}
 	switch down := now.Sub(seen.downSince); {
 	case !live:

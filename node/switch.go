@@ -18,8 +18,9 @@ import (
 const (
 	// fenceLimit bounds the fencing of one leg: one that takes longer is given up.
 	fenceLimit = 3 * time.Second
-	// ejectLimit bounds the removal of a lost leg before a raid is put to use. One that stays ends with its own fast I/O fail.
-	ejectLimit = time.Second
+	// ejectLimit bounds one call for the removal of a lost leg before a raid is put to use, ejectInterval is how often its end is looked for.
+	ejectLimit    = time.Second
+	ejectInterval = 100 * time.Millisecond
 )
 
 // switchOver makes the standby the assembly that runs, one that is made now if none is ready. It is how a volume leaves a raid host
@@ -60,8 +61,8 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 	return nil
 }
 
-// viable says whether the standby has a good leg that it reaches: a raid that loses its last leg takes the namespace away from under the
-// host, whose I/O then fails instead of waiting.
+// viable says whether the standby has a good leg that it reaches and that the raid host can be cut off from: a raid that loses its last
+// leg takes the namespace away from under the host, whose I/O then fails instead of waiting.
 func (w *watcher) viable(ctx context.Context, v *volume.Volume, l loss) error {
 	health, err := w.ask(ctx, v.Standby.RaidHost)
 	if err != nil {
@@ -72,12 +73,13 @@ func (w *watcher) viable(ctx context.Context, v *volume.Volume, l loss) error {
 		return fmt.Errorf("%w: the standby on %s has no raid", volume.ErrPrecondition, v.Standby.RaidHost)
 	}
 	paths, _ := w.paths(ctx, v)
+	down := w.down()
 	for _, id := range l.usable(v, *v.Standby, l.proven(paths)) {
-		if legs[id].Member && legs[id].Connected {
+		if legs[id].Member && legs[id].Connected && !slices.Contains(down, v.Replica(id).Node) {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: the standby on %s reaches none", volume.ErrNoGoodReplica, v.Standby.RaidHost)
+	return fmt.Errorf("%w: the standby on %s reaches none that its raid host can be cut off from", volume.ErrNoGoodReplica, v.Standby.RaidHost)
 }
 
 // readyStandby returns the record with a standby that is ready and, where an operator asked for a raid host, on that one.
@@ -182,10 +184,10 @@ func (w *watcher) settleOn(ctx context.Context, s *switching) error {
 		return err
 	}
 	s.v = v
+	s.wv.settle(w.clock.Now())
 	s.wv.mu.Lock()
 	defer s.wv.mu.Unlock()
 	clear(s.wv.memory)
-	s.wv.noticed, s.wv.wholeAt = loss{}, w.clock.Now()
 	return nil
 }
 
@@ -341,19 +343,46 @@ func (w *watcher) purge(ctx context.Context, s *switching) error {
 	}
 	errs := make([]error, len(v.Replicas))
 	var wg sync.WaitGroup
+	var bad []string
 	for i, r := range v.Replicas {
 		refused := health.Controllers[v.LegController(r)].State == spdk.LegReconnectIsDelayed
 		if raid.Has(bdev(r)) && !slices.Contains(s.legs, r.ID) {
+			bad = append(bad, bdev(r))
 			wg.Go(func() { errs[i] = w.eject(ctx, v, node, r, refused) })
 		}
 	}
 	wg.Wait()
 	s.legs = good
-	return errors.Join(errs...)
+	return errors.Join(append(errs, w.without(ctx, v, bad))...)
 }
 
-// eject takes a leg that isn't good out of a raid, unless its peer hangs: that one is ejected soonest by SPDK itself, and until then the
-// raid answers nothing. The same is so once an ejection has begun, so that its end isn't waited for.
+// without waits until the new raid has none of the legs any more: none of them is fenced, and what the former raid host had sent to one
+// could still reach it.
+func (w *watcher) without(ctx context.Context, v *volume.Volume, bad []string) error {
+	ctx, cancel := context.WithTimeout(ctx, v.Parameters.Budgets.ReplicaStall)
+	defer cancel()
+	ticker := w.clock.NewTicker(ejectInterval)
+	defer ticker.Stop()
+	for len(bad) > 0 {
+		health, err := w.ask(ctx, v.Assembly.RaidHost)
+		raid, there := health.Raids[v.RaidName()]
+		if err == nil && !there {
+			return fmt.Errorf("%w: the new raid host %s has no raid of the volume any more", volume.ErrPrecondition, v.Assembly.RaidHost)
+		}
+		if bad = slices.DeleteFunc(bad, func(leg string) bool { return err == nil && !raid.Has(leg) }); len(bad) == 0 {
+			break
+		}
+		select {
+		case <-ticker.C():
+		case <-ctx.Done():
+			return fmt.Errorf("%w: the new raid still has the legs %v: %w", volume.ErrBusy, bad, errors.Join(context.Cause(ctx), err))
+		}
+	}
+	return nil
+}
+
+// eject takes a leg that isn't good out of a raid, unless its peer hangs: that one is ejected soonest by SPDK itself. The same is so once
+// an ejection has begun, so that its end isn't waited for here.
 func (w *watcher) eject(ctx context.Context, v *volume.Volume, node *converge.Node, r volume.Replica, refused bool) error {
 	ctx, cancel := context.WithTimeout(ctx, ejectLimit)
 	defer cancel()

@@ -100,7 +100,7 @@ func (wv *watchedVolume) wants() bool {
 	if v == nil || v.Assembly == nil {
 		return false
 	}
-	if v.Assembly.Held || v.MoveTo != "" || len(v.Retired) > 0 || wv.seen == 0 {
+	if v.Assembly.Held || v.MoveTo != "" || len(v.Retired) > 0 || wv.seen == 0 || !wv.unreachedSince.IsZero() {
 		return true
 	}
 	if len(v.InState(volume.ReplicaOutOfSync, volume.ReplicaRemoving)) > 0 {
@@ -169,7 +169,7 @@ func (w *watcher) tend(ctx context.Context, wv *watchedVolume, l loss) error {
 	if v == nil {
 		return healErr
 	}
-	return errors.Join(healErr, w.keepStandby(ctx, wv, v))
+	return errors.Join(healErr, w.reconnect(ctx, wv, v), w.keepStandby(ctx, wv, v))
 }
 
 // remember keeps the record as it was just read or written.
@@ -220,9 +220,11 @@ func (w *watcher) down() []string {
 
 // makeAgain makes a lost raid and its target again where they were, of the legs that are in-sync on record. The same host is still
 // attached and sends every write again that was not acknowledged, so that all of them may be used at once. Legs whose nodes don't
-// answer are left out, and on record as out-of-sync before; and so are those that the raid host may have acknowledged writes without.
+// answer are left out, and on record as out-of-sync before; and so are those that the raid host may have acknowledged writes without,
+// which the leg beside it can't be.
 func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Volume, l loss) error {
 	paths, _ := w.paths(ctx, v)
+	l.unproven = slices.DeleteFunc(slices.Clone(l.unproven), func(id string) bool { return v.Replica(id) == nil || v.Replica(id).Node == v.Assembly.RaidHost })
 	good := l.usable(v, *v.Assembly, l.proven(paths))
 	if len(good) == 0 {
 		return fmt.Errorf("%w: raid host %s may have acknowledged writes without any leg that is left", volume.ErrNoGoodReplica, v.Assembly.RaidHost)
@@ -243,6 +245,7 @@ func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Vo
 		return err
 	}
 	defer release()
+	wv.settle(w.clock.Now()) // what was in doubt is on record now
 	err = w.converger.Run(ctx, v, w.down()...)
 	var blocked *converge.BlockedError
 	if !errors.As(err, &blocked) || blocked.Waits(v.Assembly.RaidHost) {

@@ -53,6 +53,8 @@ type watcher struct {
 	greetings map[string]*shared[bool]
 	// watches read the health of the nodes, by their names.
 	watches map[string]*spdk.Watch
+	// reachedAt is when this machine's paths were looked at.
+	reachedAt time.Time
 }
 
 // look is what a look at an SPDK node has shown.
@@ -94,6 +96,8 @@ type watchedVolume struct {
 	// wholeAt is when a look began that showed all good legs connected. noticed is why the raid host is being left, until that is done.
 	wholeAt time.Time
 	noticed loss
+	// unreachedSince is since when this machine has had no live path to the raid host; zero if it has one.
+	unreachedSince time.Time
 }
 
 // watchedNode is one SPDK node that runs a raid or a standby of ours.
@@ -150,6 +154,7 @@ func (w *watcher) remove(id string) {
 // hangs delays nobody.
 func (w *watcher) look(ctx context.Context) {
 	nodes := w.refreshAll(ctx)
+	w.reach(ctx)
 	w.forgetNodes(nodes)
 	for name, runs := range nodes {
 		if n, ok := w.begin(name); ok {
