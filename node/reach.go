@@ -14,7 +14,7 @@ import (
 
 // reachInterval is how often this machine's paths to all volumes are looked at, in one sweep. A path that ends with its raid host is
 // noticed sooner (lost).
-const reachInterval = 2 * time.Second
+const reachInterval = 4 * time.Second
 
 // reach looks which volumes this machine doesn't reach, whatever their raid hosts answer: as when a target has forgotten its host.
 func (w *watcher) reach(ctx context.Context) {
