@@ -90,7 +90,7 @@ func TestPartsThatWorkLoseEachOther(t *testing.T) {
 // fence takes a host off a subsystem's list behind the driver's back.
 func (b *bubble) fence(on, nqn, hostNQN string) {
 	b.t.Helper()
-	node, err := b.Cluster.Node(on)
+	node, err := b.Node(on)
 	b.must(err)
 	b.must(node.FenceHost(b.ctx, nqn, hostNQN))
 }
