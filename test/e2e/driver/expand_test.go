@@ -83,7 +83,7 @@ func TestFileSystemGrowsWhileAPodWrites(t *testing.T) {
 	s := run(t)
 	for _, fsType := range []string{"ext4", "xfs"} {
 		t.Run(fsType, func(t *testing.T) {
-			c := newClaim(t, s, fsType, nil)
+			c := newClaimThat(t, s, true, fsType, nil)
 			c.publish()
 			c.standby()
 			written := c.writeFiles()
@@ -111,7 +111,7 @@ func TestFileSystemGrowsWhileAPodWrites(t *testing.T) {
 
 func TestRawBlockGrowsWhileItIsUsed(t *testing.T) {
 	s := run(t)
-	c := newClaim(t, s, "", map[string]string{volume.ParamReplicas: "2"})
+	c := newClaimThat(t, s, true, "", map[string]string{volume.ParamReplicas: "2"})
 	c.publish()
 	c.standby()
 	sum := s.randomFile(t, "/tmp/data")
@@ -136,7 +136,7 @@ func TestRawBlockGrowsWhileItIsUsed(t *testing.T) {
 // The volume is moved to its new standby after it has grown: what was written beyond the former end is there.
 func TestGrownVolumeIsWholeOnAnotherRaidHost(t *testing.T) {
 	s := run(t)
-	c := newClaim(t, s, "ext4", nil)
+	c := newClaimThat(t, s, true, "ext4", nil)
 	c.publish()
 	c.standby()
 	c.expand(online, true)
