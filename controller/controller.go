@@ -134,7 +134,8 @@ func (s *Server) sweepOne(ctx context.Context, id string, stocks map[string]lvol
 // unfinished says whether a record holds something that only waits for a node to answer.
 func unfinished(v *volume.Volume) bool {
 	return v.Phase == volume.PhaseDeleting || len(v.Retired) > 0 || len(v.InState(volume.ReplicaRemoving)) > 0 ||
-		v.Phase == volume.PhaseReady && len(v.InState(volume.ReplicaPlanned)) > 0 || v.Assembly != nil && v.Assembly.Stopping
+		v.Phase == volume.PhaseReady && len(v.InState(volume.ReplicaPlanned)) > 0 || v.Assembly != nil && v.Assembly.Stopping ||
+		v.GrowingFrom > 0 && v.Owner == ""
 }
 
 // finish goes on with what is unfinished and returns the record as it is then; nil if that is gone.
@@ -148,7 +149,10 @@ func (s *Server) finish(ctx context.Context, v *volume.Volume) (*volume.Volume, 
 	case v.Owner != "":
 		err = s.converger.RunReplicas(ctx, v)
 	default:
-		err = s.converger.Run(ctx, v)
+		var g growth
+		if v, g, err = s.grow(ctx, v); g.lacking != nil {
+			klog.FromContext(ctx).Info("Volume can't be grown yet", "volumeID", v.ID, "err", g.lacking)
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -182,7 +182,7 @@ func observeRaid(ctx context.Context, node *Node, v *volume.Volume) (*volume.Rai
 	if err != nil {
 		return nil, err
 	}
-	view := &volume.RaidView{Online: raid.State == spdk.RaidOnline}
+	view := &volume.RaidView{Online: raid.State == spdk.RaidOnline, SizeBytes: raid.SizeBytes}
 	for _, slot := range raid.Slots {
 		if id, ok := v.ReplicaOf(slot.Bdev); ok {
 			view.Legs = append(view.Legs, id)

@@ -123,6 +123,8 @@ const (
 type FileSystem struct {
 	Type  string          `json:"type,omitempty"`
 	State FileSystemState `json:"state,omitempty"`
+	// SizeBytes is the size of the device that it was made for or last grown to; 0 is not known.
+	SizeBytes int64 `json:"sizeBytes,omitempty"`
 }
 
 // Volume is the record of a volume. Whoever owns the volume writes it, with compare-and-swap on Revision.
@@ -131,8 +133,10 @@ type Volume struct {
 	Name string `json:"name"`
 	// UUID names this incarnation; it is the UUID of the namespace that hosts see.
 	UUID uuid.UUID `json:"uuid"`
-	// SizeBytes is what the volume offers: a multiple of 4 MiB and of the cluster size of its lvstores.
-	SizeBytes    int64         `json:"sizeBytes"`
+	// SizeBytes is what the volume offers, or is to offer: a multiple of 4 MiB and of the cluster size of its lvstores. It never shrinks.
+	SizeBytes int64 `json:"sizeBytes"`
+	// GrowingFrom is what everything of the volume surely has while it is being grown to SizeBytes; 0 when that is done.
+	GrowingFrom  int64         `json:"growingFrom,omitempty"`
 	Parameters   Parameters    `json:"parameters"`
 	Phase        Phase         `json:"phase"`
 	Replicas     []Replica     `json:"replicas"`

@@ -154,6 +154,22 @@ func (c *Claim) Unpublish(ctx context.Context) error {
 	})
 }
 
+// Expand has the volume grow. Online is whether it is in use, so that the node is asked, too.
+func (c *Claim) Expand(ctx context.Context, bytes int64, online bool) error {
+	size := &csi.CapacityRange{RequiredBytes: bytes}
+	err := c.Do(ctx, "ControllerExpandVolume", func(ctx context.Context) error {
+		_, err := c.stack.Controller.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{VolumeId: c.ID, CapacityRange: size, VolumeCapability: c.capability})
+		return err
+	})
+	if err != nil || !online {
+		return err
+	}
+	return c.Do(ctx, "NodeExpandVolume", func(ctx context.Context) error {
+		_, err := c.stack.Node.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{VolumeId: c.ID, VolumePath: c.Pod, StagingTargetPath: c.staging, CapacityRange: size, VolumeCapability: c.capability})
+		return err
+	})
+}
+
 // Delete deletes the volume.
 func (c *Claim) Delete(ctx context.Context) error {
 	return c.Do(ctx, "DeleteVolume", func(ctx context.Context) error {

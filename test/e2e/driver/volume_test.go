@@ -22,8 +22,14 @@ type claim struct {
 
 func newClaim(t *testing.T, s *suite, fsType string, parameters map[string]string) *claim {
 	t.Helper()
+	return newClaimThat(t, s, false, fsType, parameters)
+}
+
+// newClaimThat makes failed calls again, if retry says so, as a CO does.
+func newClaimThat(t *testing.T, s *suite, retry bool, fsType string, parameters map[string]string) *claim {
+	t.Helper()
 	c, err := s.Claim(t.Context(), stack.ClaimSpec{
-		Name: strings.ReplaceAll(t.Name(), "/", "-") + "-" + fsType, FSType: fsType, SizeBytes: 320 << 20, Parameters: parameters,
+		Name: strings.ReplaceAll(t.Name(), "/", "-") + "-" + fsType, FSType: fsType, SizeBytes: 320 << 20, Parameters: parameters, Retry: retry,
 	})
 	must(t, err)
 	return &claim{c, s, t}
