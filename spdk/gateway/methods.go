@@ -5,10 +5,12 @@ package gateway
 var allowed = map[string]bool{
 	"bdev_get_bdevs":                        true,
 	"bdev_get_iostat":                       true,
+	"bdev_lvol_clone":                       true,
 	"bdev_lvol_create":                      true,
 	"bdev_lvol_delete":                      true,
 	"bdev_lvol_get_lvstores":                true,
 	"bdev_lvol_resize":                      true,
+	"bdev_lvol_set_parent":                  true,
 	"bdev_lvol_snapshot":                    true,
 	"bdev_null_create":                      true,
 	"bdev_null_delete":                      true,
@@ -37,5 +39,6 @@ var allowed = map[string]bool{
 	"nvmf_subsystem_remove_host":            true,
 	"nvmf_subsystem_remove_listener":        true,
 	"nvmf_subsystem_remove_ns":              true,
+	"nvmf_subsystem_set_ns_ana_group":       true,
 	"spdk_get_version":                      true,
 }
