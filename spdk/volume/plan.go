@@ -27,6 +27,8 @@ type NodeView struct {
 // ReplicaView is an lvol and its export.
 type ReplicaView struct {
 	SizeBytes int64
+	// Unfinished: it was begun as a clone and doesn't have its content or its size yet.
+	Unfinished bool
 	// Exported says that its subsystem is complete; Hosts are the NQNs it allows. A subsystem begun and not finished has
 	// ExportBegun alone.
 	ExportBegun, Exported bool
@@ -195,7 +197,7 @@ func (p *planner) createReplicas() {
 		if !ok {
 			continue
 		}
-		if _, exists := view.Replicas[r.ID]; !exists {
+		if replica, exists := view.Replicas[r.ID]; !exists || replica.Unfinished {
 			p.do(CreateReplica, r.Node, r.ID)
 		}
 	}

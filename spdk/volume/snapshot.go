@@ -153,6 +153,4 @@ var (
 	ErrNoSnapshot = errors.New("no such snapshot")
 	// ErrSnapshotDiffers: the snapshot exists with properties that the request does not fit.
 	ErrSnapshotDiffers = errors.New("the snapshot exists with other properties")
-	// ErrOutOfRange: the size asked for can't be had.
-	ErrOutOfRange = errors.New("size out of range")
 )

@@ -280,6 +280,9 @@ func (v *Volume) Stop() {
 	}
 	v.RetireStandby()
 	v.MoveTo = ""
+	if v.Snapshot != nil && v.Snapshot.State == WishPausing {
+		v.VoidSnapshot("the volume was unpublished while it was taken")
+	}
 }
 
 // RetireStandby gives the standby up. What is left of it is taken apart when its raid host answers.

@@ -1,6 +1,8 @@
 package volume
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -58,6 +60,42 @@ func (w *SnapshotWish) Same(o *SnapshotWish) bool {
 // Fail ends the attempt without a snapshot.
 func (w *SnapshotWish) Fail(reason string) {
 	w.State, w.Reason, w.Taken = WishFailed, reason, nil
+}
+
+// Take ends the attempt with a snapshot of those replicas that are still in-sync on record and whose lvols did not fail; with none of
+// them it has failed.
+func (w *SnapshotWish) Take(v *Volume, failed map[string]error, now time.Time) {
+	var reasons []error
+	for _, l := range w.Replicas {
+		r, err := v.Replica(l.Replica), failed[l.ID]
+		switch {
+		case err != nil:
+			reasons = append(reasons, err)
+		case r == nil || r.State != ReplicaInSync:
+			reasons = append(reasons, fmt.Errorf("replica %s on %s is in-sync no longer", l.Replica, l.Node))
+		default:
+			w.Taken = append(w.Taken, l.ID)
+		}
+	}
+	if err := errors.Join(reasons...); err != nil {
+		w.Reason = err.Error()
+	}
+	if len(w.Taken) == 0 {
+		w.Fail(w.Reason)
+		return
+	}
+	w.State, w.TakenAt, w.FileSystem = WishTaken, now, v.FileSystem
+}
+
+// Collect makes the snapshot what the wish has brought about.
+func (s *Snapshot) Collect(w *SnapshotWish, sizeBytes int64) {
+	s.Phase, s.TakenAt, s.FileSystem, s.SizeBytes = SnapshotReady, w.TakenAt, w.FileSystem, sizeBytes
+	for i, l := range s.Replicas {
+		if l.State == SnapshotPlanned && slices.Contains(w.Taken, l.ID) {
+			s.Replicas[i].State = SnapshotTaken
+		}
+	}
+	s.GiveUpAttempt()
 }
 
 func (w *SnapshotWish) clone() *SnapshotWish {
