@@ -18,8 +18,9 @@ import (
 const (
 	// pauseLimit bounds a pause of I/O: what has not been taken by then is done without.
 	pauseLimit = 3 * time.Second
-	// resumeLimit bounds one attempt to end a pause. The next look tries again.
-	resumeLimit = 2 * time.Second
+	// pauseCallLimit bounds the call that begins a pause, and one attempt to end it: a raid host that hangs is not kept from being left for
+	// longer. The next look tries again.
+	pauseCallLimit = time.Second
 	// wishLimit bounds the carrying out of one wish.
 	wishLimit = 15 * time.Second
 )
@@ -63,6 +64,9 @@ func (w *watcher) carryOut(ctx context.Context, wv *watchedVolume) {
 // snapshot takes the snapshot that is wanted of a volume (docs/design.md, "Snapshots"). Nothing else is done to what runs of the volume while
 // its I/O is paused.
 func (w *watcher) snapshot(ctx context.Context, wv *watchedVolume) error {
+	if w.raidHostDown(wv) {
+		return nil // it is about to be left, or comes back
+	}
 	release, err := wv.hold(ctx)
 	if err != nil {
 		return err
@@ -76,6 +80,13 @@ func (w *watcher) snapshot(ctx context.Context, wv *watchedVolume) error {
 		err = w.confirm(ctx, t)
 	}
 	return w.report(ctx, wv, t, err)
+}
+
+// raidHostDown says whether the raid host did not answer when it was last looked at.
+func (w *watcher) raidHostDown(wv *watchedVolume) bool {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	return wv.record != nil && slices.Contains(w.down(), wv.record.Assembly.RaidHost)
 }
 
 // taking is one attempt to take a snapshot.
@@ -121,19 +132,19 @@ func (w *watcher) pauseAndTake(ctx context.Context, wv *watchedVolume) (*taking,
 	if err != nil {
 		return nil, err
 	}
-	if slices.Contains(w.down(), host.Name) {
-		return nil, fmt.Errorf("%w: its raid host %s", volume.ErrNodeDown, host.Name)
-	}
 	if v, err = w.beginPause(ctx, wv, v); err != nil {
 		return nil, err
 	}
 	t := &taking{v: v, wish: v.Snapshot, failed: map[string]error{}, cntlids: map[string]int{}}
 	begin := w.clock.Now()
 	takeErr := w.takeInPause(ctx, host, t)
+	if errors.Is(takeErr, errPauseUnknown) {
+		return nil, takeErr // the record still says that it is paused: the next look ends that, when a pause that comes late has begun
+	}
 	resumeErr := w.resume(ctx, host, v)
 	klog.FromContext(ctx).V(2).Info("I/O was paused for a snapshot", "volumeID", v.ID, "for", w.clock.Since(begin).Round(time.Millisecond).String(), "err", takeErr)
-	if resumeErr != nil || errors.Is(takeErr, errPauseUnknown) {
-		return nil, errors.Join(takeErr, resumeErr) // the record still says that it is paused: the next look ends that
+	if resumeErr != nil {
+		return nil, errors.Join(takeErr, resumeErr) // likewise
 	}
 	return t, takeErr
 }
@@ -164,7 +175,7 @@ func (w *watcher) takeInPause(ctx context.Context, host *converge.Node, t *takin
 	ctx, cancel := context.WithTimeout(ctx, pauseLimit)
 	defer cancel()
 	v := t.v
-	if err := host.SetANAState(ctx, v.NQN(), host.NVMf, spdk.ANAInaccessible); err != nil {
+	if err := pause(ctx, host, v); err != nil {
 		if errors.Is(err, spdk.ErrUnknownOutcome) {
 			err = fmt.Errorf("%w: %w", errPauseUnknown, err)
 		}
@@ -191,6 +202,13 @@ func (w *watcher) takeInPause(ctx context.Context, host *converge.Node, t *takin
 	return err
 }
 
+// pause makes the target refuse what comes from now on.
+func pause(ctx context.Context, host *converge.Node, v *volume.Volume) error {
+	ctx, cancel := context.WithTimeout(ctx, pauseCallLimit)
+	defer cancel()
+	return host.SetANAState(ctx, v.NQN(), host.NVMf, spdk.ANAInaccessible)
+}
+
 // leaveOut leaves out the replicas that are no good members of the raid.
 func (w *watcher) leaveOut(t *taking, health spdk.Health) error {
 	legs, ok := converge.LegHealth(t.v, *t.v.Assembly, health)
@@ -212,7 +230,7 @@ func (w *watcher) leaveOut(t *taking, health spdk.Health) error {
 
 // resume ends a pause, also when the caller's time is over.
 func (w *watcher) resume(ctx context.Context, host *converge.Node, v *volume.Volume) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resumeLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pauseCallLimit)
 	defer cancel()
 	err := host.SetANAState(ctx, v.NQN(), host.NVMf, spdk.ANAOptimized)
 	if errors.Is(err, spdk.ErrNotFound) {
