@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
 	"github.com/holdfast-csi/holdfast/spdk"
@@ -110,11 +111,6 @@ func (t *taking) fail(replica string, err error) {
 	}
 }
 
-// lvols are those that are still to be part of it.
-func (t *taking) lvols() []volume.SnapshotReplica {
-	return slices.DeleteFunc(slices.Clone(t.wish.Replicas), func(l volume.SnapshotReplica) bool { return t.failed[l.ID] != nil })
-}
-
 // pauseAndTake takes the lvols while I/O is paused. It returns nil if there is nothing to report: the wish is not wanted any more, or its
 // pause could not be ended.
 func (w *watcher) pauseAndTake(ctx context.Context, wv *watchedVolume) (*taking, error) {
@@ -132,19 +128,19 @@ func (w *watcher) pauseAndTake(ctx context.Context, wv *watchedVolume) (*taking,
 	if err != nil {
 		return nil, err
 	}
+	pause, err := host.PreparePause(ctx, v.NQN(), host.NVMf)
+	if err != nil {
+		return nil, err
+	}
 	if v, err = w.beginPause(ctx, wv, v); err != nil {
 		return nil, err
 	}
 	t := &taking{v: v, wish: v.Snapshot, failed: map[string]error{}, cntlids: map[string]int{}}
 	begin := w.clock.Now()
-	takeErr := w.takeInPause(ctx, host, t)
-	if errors.Is(takeErr, errPauseUnknown) {
-		return nil, takeErr // the record still says that it is paused: the next look ends that, when a pause that comes late has begun
-	}
-	resumeErr := w.resume(ctx, host, v)
+	takeErr, resumeErr := w.takeInPause(ctx, host, pause, t)
 	klog.FromContext(ctx).V(2).Info("I/O was paused for a snapshot", "volumeID", v.ID, "for", w.clock.Since(begin).Round(time.Millisecond).String(), "err", takeErr)
 	if resumeErr != nil {
-		return nil, errors.Join(takeErr, resumeErr) // likewise
+		return nil, errors.Join(takeErr, resumeErr) // the record still says that it is paused: the next look ends that
 	}
 	return t, takeErr
 }
@@ -161,52 +157,50 @@ func (w *watcher) beginPause(ctx context.Context, wv *watchedVolume, v *volume.V
 	})
 }
 
-// errPauseUnknown says that it isn't known whether a pause began: it might begin after it was ended.
-var errPauseUnknown = errors.New("it is not known whether I/O was paused")
-
-// takeInPause pauses I/O and takes the lvols. It doesn't end the pause. The steps, and what each owes:
+// takeInPause pauses I/O, takes the lvols and ends the pause; resumeErr says that it may not be over. The steps, and what each owes:
 //
-//   - inaccessible: no command that comes from now on is executed;
+//   - begin: no command that comes from now on is executed;
 //   - drain: none that came before executes any more. A raid answers a write when each of its legs has, so that none of them has one in flight;
-//   - members: the legs that have every acknowledged write are those that the raid writes to;
 //   - lvols: one call each, whose answer says that the lvol is of this moment;
-//   - still inaccessible: nobody has ended the pause meanwhile.
-func (w *watcher) takeInPause(ctx context.Context, host *converge.Node, t *taking) error {
-	ctx, cancel := context.WithTimeout(ctx, pauseLimit)
+//   - members, at the same time: the legs that have every acknowledged write are those that the raid writes to;
+//   - end: nobody has ended the pause before.
+func (w *watcher) takeInPause(ctx context.Context, host *converge.Node, pause *spdk.Pause, t *taking) (takeErr, resumeErr error) {
+	limited, cancel := context.WithTimeout(ctx, pauseCallLimit)
 	defer cancel()
-	v := t.v
-	if err := pause(ctx, host, v); err != nil {
-		if errors.Is(err, spdk.ErrUnknownOutcome) {
-			err = fmt.Errorf("%w: %w", errPauseUnknown, err)
-		}
-		return err
+	if err := pause.Begin(limited); errors.Is(err, spdk.ErrUnknownOutcome) {
+		return nil, err // a pause that comes late must not come after its end
+	} else if err != nil {
+		return err, nil
 	}
-	if err := host.Drain(ctx, v.NQN()); err != nil {
-		return err
+	takeErr = w.takeDrained(ctx, host, pause, t)
+	ending, cancelEnding := context.WithTimeout(context.WithoutCancel(ctx), pauseCallLimit)
+	defer cancelEnding()
+	held, resumeErr := pause.End(ending)
+	if takeErr == nil && !held {
+		takeErr = fmt.Errorf("%w: the pause was over before the last lvol was taken", volume.ErrConflict)
 	}
-	health, err := host.Health(ctx)
-	if err != nil {
-		return err
-	}
-	if err := w.leaveOut(t, health); err != nil {
-		return err
-	}
-	for id, err := range w.converger.TakeSnapshots(ctx, v, t.wish.UUID, t.lvols()) {
-		t.failed[id] = err
-	}
-	t.at = w.clock.Now().UTC()
-	state, err := host.ANAState(ctx, v.NQN(), host.NVMf)
-	if err == nil && state != spdk.ANAInaccessible {
-		err = fmt.Errorf("%w: the target was %s before the last lvol was taken", volume.ErrConflict, state)
-	}
-	return err
+	return takeErr, resumeErr
 }
 
-// pause makes the target refuse what comes from now on.
-func pause(ctx context.Context, host *converge.Node, v *volume.Volume) error {
-	ctx, cancel := context.WithTimeout(ctx, pauseCallLimit)
+func (w *watcher) takeDrained(ctx context.Context, host *converge.Node, pause *spdk.Pause, t *taking) error {
+	ctx, cancel := context.WithTimeout(ctx, pauseLimit)
 	defer cancel()
-	return host.SetANAState(ctx, v.NQN(), host.NVMf, spdk.ANAInaccessible)
+	if err := pause.Drain(ctx); err != nil {
+		return err
+	}
+	var health spdk.Health
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		health, err = host.Health(groupCtx)
+		return err
+	})
+	failed := w.converger.TakeSnapshots(ctx, t.v, t.wish.UUID, t.wish.Replicas)
+	t.at = w.clock.Now().UTC()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	t.failed = failed
+	return w.leaveOut(t, health)
 }
 
 // leaveOut leaves out the replicas that are no good members of the raid.

@@ -110,18 +110,3 @@ func (n *Node) DeleteSnapshot(ctx context.Context, lvstore, name string) error {
 	}
 	return n.DeleteLvol(ctx, lvstore, name)
 }
-
-// Drain waits until no command of a subsystem's namespace executes any more. Commands that come meanwhile wait, too, or are refused where its
-// listener is ANA inaccessible; admin commands wait. It changes nothing: the namespace is put into the ANA group in which it is.
-func (n *Node) Drain(ctx context.Context, nqn string) error {
-	s, err := n.subsystem(ctx, nqn)
-	if err != nil {
-		return err
-	}
-	if len(s.Namespaces) == 0 || s.Namespaces[0].ANAGrpID == nil {
-		return n.wrap(fmt.Errorf("%w: it has no namespace that reports ANA", ErrConflict), "drain subsystem %s", nqn)
-	}
-	ns := s.Namespaces[0]
-	err = NVMfSubsystemSetNSANAGroup(ctx, n.rpc, NVMfSetNSANAGroupParams{NQN: nqn, NSID: ns.NSID, ANAGrpID: *ns.ANAGrpID})
-	return n.wrap(err, "drain subsystem %s", nqn)
-}

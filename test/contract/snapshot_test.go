@@ -278,12 +278,14 @@ func TestDrainWaitsForCommandsThatExecute(t *testing.T) {
 	export(t, tg, e)
 	h := mustConnect(t, e, userNQN)
 	ok(t, tg.rpc.Call(t.Context(), "bdev_error_inject_error", map[string]any{"name": bdev, "io_type": "write", "error_type": "pending", "num": 1}, nil))
+	p, err := tg.PreparePause(t.Context(), e.NQN, e.Listen)
+	ok(t, err)
 	wrote := make(chan error, 1)
 	go func() { wrote <- h.tryWrite(t.Context(), 1) }()
 	<-time.After(chance) // to reach the device
-	ok(t, tg.SetANAState(t.Context(), e.NQN, e.Listen, spdk.ANAInaccessible))
+	ok(t, p.Begin(t.Context()))
 	drained := make(chan error, 1)
-	go func() { drained <- tg.Drain(t.Context(), e.NQN) }()
+	go func() { drained <- p.Drain(t.Context()) }()
 	select {
 	case err := <-wrote:
 		t.Fatalf("the write ended: %v", err)
@@ -297,7 +299,11 @@ func TestDrainWaitsForCommandsThatExecute(t *testing.T) {
 	if err := h.tryWrite(t.Context(), 2); !isPathError(err) {
 		t.Errorf("a write after the drain ended with %v, want a path error", err)
 	}
-	ok(t, tg.SetANAState(t.Context(), e.NQN, e.Listen, spdk.ANAOptimized))
+	for _, want := range []bool{true, false} {
+		if held, err := p.End(t.Context()); err != nil || held != want {
+			t.Errorf("the pause ends: held until then: %t, want %t; %v", held, want, err)
+		}
+	}
 	h.write(2)
 	if got, err := tg.Exported(t.Context(), e.NQN); err != nil || got.Bdev != bdev || !got.ANAReporting {
 		t.Errorf("after the drain it is %+v, %v", got, err)
