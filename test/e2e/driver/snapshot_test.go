@@ -30,7 +30,7 @@ func TestSnapshotOfAVolumeThatAPodWritesTo(t *testing.T) {
 			c.publish()
 			sum := s.randomFile(t, "/tmp/data")
 			s.guest(t, "dd if=/tmp/data of="+c.Pod+"/data bs=1M conv=fsync 2>/dev/null")
-			written := c.writeFiles()
+			written := c.writeFiles(60)
 			var snapshot *csi.Snapshot
 			must(t, c.Do(t.Context(), "CreateSnapshot", func(ctx context.Context) error {
 				resp, err := s.Controller.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{Name: c.ID + " snapshot", SourceVolumeId: c.ID})
