@@ -26,8 +26,13 @@ test: ## Run all tests that need no root and no VM
 	go test -race -short -count=1 ./...
 
 .PHONY: healing
-healing: ## Run failover and healing under every fault, 50 deleted replicas, 20 killed raid hosts, random runs: in simulated time
-	go test -count=1 -timeout 20m -run 'NodeFails|FiftyTimes|TwentyTimes|TestRandom' ./test/healing ./test/random
+healing: ## Run failover and healing under every fault, 50 deleted replicas and 20 killed raid hosts in simulated time
+	go test -count=1 -timeout 20m -run 'NodeFails|LoseEachOther|FiftyTimes|TwentyTimes' ./test/healing
+	go test -count=1 -timeout 20m -run TestSwitch ./node
+
+.PHONY: random
+random: ## Run 10,000 random steps in simulated time
+	go test -count=1 -timeout 20m ./test/random -seeds=40 -steps=250
 
 .PHONY: contract
 contract: ## Run the contract suite; with SPDK_RPC_SOCK=a.sock,b.sock,c.sock against real SPDK targets
@@ -36,7 +41,7 @@ contract: ## Run the contract suite; with SPDK_RPC_SOCK=a.sock,b.sock,c.sock aga
 .PHONY: e2e
 e2e: ## Run the node service on a real kernel in a VM (installs what it needs when run as root on Debian)
 	go run ./test/vm/prepare
-	go test -count=1 -p 1 -timeout 40m -tags e2e ./test/vm/... ./test/e2e/...
+	go test -count=1 -p 1 -timeout 40m -tags e2e ./test/vm/... ./test/e2e/... ./test/faults
 
 .PHONY: faults
 faults: ## Run the whole fault matrix and its loops, hours; the table is dist/faults.md (FAULTS_CELLS=regexp chooses cells; test/faults/targets brings real SPDK targets)

@@ -30,12 +30,19 @@ type inventory struct {
 	inForce *converge.InForce
 }
 
-// stock is what one node has. Its mutex is held while the node is asked: whoever comes meanwhile waits for the same answer.
+// stock is what one node has.
 type stock struct {
 	node *converge.Node
+	// asking has room for the one that asks the node: whoever comes meanwhile waits for the same answer.
+	asking chan struct{}
 
-	mu       sync.Mutex
-	seen     time.Time
+	mu   sync.Mutex
+	last answer
+}
+
+// answer is what a node said of its lvstores, and when; the zero time is never.
+type answer struct {
+	at       time.Time
 	lvstores []spdk.LvStore
 	err      error
 }
@@ -43,7 +50,7 @@ type stock struct {
 func newInventory(cluster *converge.Cluster, c clock.PassiveClock) *inventory {
 	inv := &inventory{clock: c, inForce: converge.NewInForce(cluster, c)}
 	for _, n := range cluster.Nodes() {
-		inv.nodes = append(inv.nodes, &stock{node: n})
+		inv.nodes = append(inv.nodes, &stock{node: n, asking: make(chan struct{}, 1)})
 	}
 	return inv
 }
@@ -94,24 +101,36 @@ func (inv *inventory) forget(node string) {
 	for _, st := range inv.nodes {
 		if st.node.Name == node {
 			st.mu.Lock()
-			st.seen = time.Time{}
+			st.last = answer{}
 			st.mu.Unlock()
 		}
 	}
 }
 
 func (st *stock) look(ctx context.Context, c clock.PassiveClock) ([]spdk.LvStore, error) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if !st.seen.IsZero() && c.Since(st.seen) < inventoryAge {
-		return st.lvstores, st.err
+	select {
+	case st.asking <- struct{}{}:
+		defer func() { <-st.asking }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if last := st.known(); !last.at.IsZero() && c.Since(last.at) < inventoryAge {
+		return last.lvstores, last.err
 	}
 	// The answer serves other callers too, so that it doesn't end with this one.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), inventoryTimeout)
 	defer cancel()
-	st.lvstores, st.err = st.node.LvStores(ctx)
-	st.seen = c.Now()
-	return st.lvstores, st.err
+	lvstores, err := st.node.LvStores(ctx)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.last = answer{c.Now(), lvstores, err}
+	return lvstores, err
+}
+
+func (st *stock) known() answer {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.last
 }
 
 // runs says whether the budgets of a volume hold with a node, as it is now, as raid host of the given legs.

@@ -97,6 +97,9 @@ func (s *Server) ended(v *volume.Volume) {
 // recordMembers puts on record, while the raid still tells, which legs it has ejected or is about to: the owner may have died before
 // it could. A raid host that doesn't answer tells nothing.
 func (s *Server) recordMembers(ctx context.Context, v *volume.Volume) (*volume.Volume, error) {
+	if v.Assembly.Held {
+		return v, nil
+	}
 	node, err := s.cluster.Node(v.Assembly.RaidHost)
 	if err != nil {
 		return nil, err
@@ -107,7 +110,7 @@ func (s *Server) recordMembers(ctx context.Context, v *volume.Volume) (*volume.V
 		return v, nil
 	}
 	return s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
-		if v.Assembly == nil {
+		if v.Assembly == nil || v.Assembly.Held {
 			return false, volume.ErrConflict
 		}
 		legs, ok := converge.LegHealth(v, *v.Assembly, health)

@@ -23,39 +23,6 @@ const (
 	patience = time.Second
 )
 
-// loss says that a raid host is to be left, and why. The zero value is none.
-type loss struct {
-	why string
-	// gone: the raid host answers and has no raid of the volume.
-	gone bool
-	// asked: an operator wants it; nothing is wrong with the raid host.
-	asked bool
-	// unproven are legs that the raid host may have lost sight of, although they may be well. It acknowledges nothing without them
-	// before a fast I/O fail time has passed. They stay good if by then this machine's connection to it had ended, as paths has it, and
-	// has not come back when its path is deleted.
-	unproven []string
-	paths    []nvmeof.PathState
-}
-
-// usable returns the legs that an assembly may go on with.
-func (l loss) usable(v *volume.Volume, a volume.Assembly, proven bool) []string {
-	var legs []string
-	for _, id := range a.Legs {
-		r, doubted := v.Replica(id), slices.Contains(l.unproven, id)
-		if r != nil && (!doubted && r.State == volume.ReplicaInSync || doubted && proven && (r.State == volume.ReplicaInSync || r.State == volume.ReplicaSuspect)) {
-			legs = append(legs, id)
-		}
-	}
-	return legs
-}
-
-// ended says whether a path had ended when the loss was noticed and has not come back.
-func (l loss) ended(p nvmeof.PathState) bool {
-	return slices.ContainsFunc(l.paths, func(before nvmeof.PathState) bool {
-		return before.Address == p.Address && before.CNTLID == p.CNTLID && before.State != nvmeof.StateLive && p.State != nvmeof.StateLive
-	})
-}
-
 // greet finds out whether a raid host's target answers this machine: every greetInterval, and at once where its RPC doesn't answer.
 func (w *watcher) greet(ctx context.Context, name string, n *watchedNode, now bool) {
 	w.mu.Lock()
@@ -84,19 +51,23 @@ func (w *watcher) greetNow(ctx context.Context, name string, n *watchedNode) boo
 // unremarkable says whether all is well with a volume by a look at its raid host: consider would conclude nothing.
 func (w *watcher) unremarkable(wv *watchedVolume, name string, n *watchedNode) bool {
 	w.mu.Lock()
-	health, well := n.health, n.err == nil && n.silentSince.IsZero()
+	health, lookedAt, well := n.health, n.lookedAt, n.err == nil && n.silentSince.IsZero()
 	w.mu.Unlock()
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
 	v := wv.record
-	if !well || v == nil || v.Assembly.RaidHost != name || v.Assembly.Held || wv.switching || len(v.InState(volume.ReplicaInSync)) < len(v.Replicas) {
+	if !well || v == nil || v.Assembly.RaidHost != name || v.Assembly.Held || wv.switching || !wv.unreachedSince.IsZero() || len(v.InState(volume.ReplicaInSync)) < len(v.Replicas) {
 		return false
 	}
 	legs, ok := converge.LegHealth(v, *v.Assembly, health)
 	for _, leg := range legs {
 		ok = ok && leg.Member && leg.Connected
 	}
-	return ok && len(volume.Judge(v, legs, wv.memory, v.Parameters.Budgets.ReplicaStall, w.clock.Now())) == 0 && !wv.wants()
+	if !ok {
+		return false
+	}
+	wv.wholeAt = lookedAt
+	return len(volume.Judge(v, legs, wv.memory, v.Parameters.Budgets.ReplicaStall, w.clock.Now())) == 0 && !wv.wants()
 }
 
 // consider draws the conclusions for one volume of a look at its raid host.
@@ -112,6 +83,15 @@ func (w *watcher) consider(ctx context.Context, wv *watchedVolume, name string, 
 	if l.why == "" && len(away) > 0 {
 		l = w.cutOff(ctx, wv, v, name, n, away)
 	}
+	if l.why == "" && len(away) > 0 {
+		l = w.blind(ctx, v, seen)
+	}
+	if l.why == "" {
+		l = w.unreached(ctx, wv, v)
+	} else {
+		wv.excuse(w.clock.Now())
+	}
+	l = wv.notice(l, v, w.clock.Now())
 	if l.why == "" && seen.err == nil && w.contradicts(wv, seen.health) {
 		rebuilt, err := w.record(ctx, wv, seen.health)
 		if err != nil {
@@ -141,7 +121,16 @@ func (w *watcher) newlyAway(wv *watchedVolume, name string, seen watchedNode) (*
 	if !ok {
 		return v, nil
 	}
-	return v, slices.DeleteFunc(v.GoodLegs(*v.Assembly), func(id string) bool { return !legs[id].Member || legs[id].Connected })
+	missing := away(v, legs)
+	if len(missing) == 0 {
+		wv.wholeAt = seen.lookedAt
+	}
+	return v, slices.DeleteFunc(missing, func(id string) bool { return !legs[id].Member })
+}
+
+// away returns the good legs that are not connected members of the raid.
+func away(v *volume.Volume, legs map[string]volume.LegHealth) []string {
+	return slices.DeleteFunc(v.GoodLegs(*v.Assembly), func(id string) bool { return legs[id].Member && legs[id].Connected })
 }
 
 func (w *watcher) contradicts(wv *watchedVolume, health spdk.Health) bool {
@@ -156,6 +145,8 @@ func (w *watcher) contradicts(wv *watchedVolume, health spdk.Health) bool {
 //   - it answers RPC but for patience not NVMe/TCP, and this machine's path to it is down;
 //   - it answers no RPC for a whole stall budget: a leg that it loses meanwhile could not be put on record;
 //   - it has no raid of the volume, as when its process was started again.
+//
+// For other reasons to leave it see cutOff, blind and unreached.
 func (w *watcher) lost(ctx context.Context, v *volume.Volume, n *watchedNode, seen watchedNode) loss {
 	w.mu.Lock()
 	silent := n.silentSince
@@ -168,13 +159,16 @@ func (w *watcher) lost(ctx context.Context, v *volume.Volume, n *watchedNode, se
 		return now.Sub(silent)
 	}()
 	if _, there := seen.health.Raids[v.RaidName()]; !there && seen.err == nil {
-		return loss{why: "it has no raid of the volume", gone: true}
+		return loss{why: "it has no raid of the volume", gone: true, address: w.address(v.Assembly.RaidHost)}
 	}
 	if seen.err == nil && silentFor < patience {
 		return loss{} // without a look at the paths, which costs much where there are many
 	}
 	paths, live := w.paths(ctx, v)
-	l := loss{paths: paths}
+	l := loss{address: w.address(v.Assembly.RaidHost), paths: paths}
+	if legs, ok := converge.LegHealth(v, *v.Assembly, seen.health); ok {
+		l.unproven = away(v, legs)
+	}
 	if seen.err == nil {
 		if live {
 			return loss{}
@@ -203,12 +197,18 @@ const unwatched = timeouts.WatchInterval + lookLimit
 
 // paths returns this machine's paths to the volume and whether the one to its raid host is up.
 func (w *watcher) paths(ctx context.Context, v *volume.Volume) ([]nvmeof.PathState, bool) {
-	node, err := w.server.cluster.Node(v.Assembly.RaidHost)
-	if err != nil {
-		return nil, false
-	}
+	address := w.address(v.Assembly.RaidHost)
 	paths, err := w.server.fabrics.Paths(ctx, v.NQN())
-	return paths, err != nil || slices.ContainsFunc(paths, func(p nvmeof.PathState) bool { return p.Address == node.NVMf.String() && p.State == nvmeof.StateLive })
+	return paths, err != nil || slices.ContainsFunc(paths, func(p nvmeof.PathState) bool { return p.Address == address && p.State == nvmeof.StateLive })
+}
+
+// address returns where a node's target listens; empty if the node is not configured any more.
+func (w *watcher) address(name string) string {
+	node, err := w.server.cluster.Node(name)
+	if err != nil {
+		return ""
+	}
+	return node.NVMf.String()
 }
 
 // cutOff says whether it is the raid host that is cut off, rather than the legs that it has just lost sight of: this machine doesn't reach
@@ -226,7 +226,7 @@ func (w *watcher) cutOff(ctx context.Context, wv *watchedVolume, v *volume.Volum
 	defer ticker.Stop()
 	for recorded := false; w.clock.Now().Before(until); {
 		if paths, live := w.paths(ctx, v); !live {
-			return loss{why: "it is cut off from this machine and from its legs", unproven: away, paths: paths}
+			return loss{why: "it is cut off from this machine and from its legs", address: w.address(name), unproven: away, paths: paths}
 		}
 		if !recorded && until.Sub(w.clock.Now()) <= 2*timeouts.RecordTime {
 			recorded = true

@@ -52,7 +52,15 @@ func TestRaidHostIsLostWhenNobodyReachesIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raids := map[string]spdk.RaidState{v.RaidName(): {}}
+	raids, controllers := map[string]spdk.RaidState{}, map[string]spdk.LegState{}
+	for _, r := range v.Replicas {
+		raid := raids[v.RaidName()]
+		raid.State = spdk.RaidOnline
+		raid.Slots = append(raid.Slots, spdk.RaidSlot{Bdev: spdk.LegBdev(v.LegController(r)), Configured: true})
+		raids[v.RaidName()] = raid
+		controllers[v.LegController(r)] = spdk.LegState{State: spdk.LegEnabled}
+	}
+	ejected := map[string]spdk.RaidState{v.RaidName(): {State: spdk.RaidOnline, Slots: raids[v.RaidName()].Slots[:1]}}
 	live, ended := []nvmeof.PathState{path(raidHost, nvmeof.StateLive)}, []nvmeof.PathState{path(raidHost, "connecting"), path(other, nvmeof.StateLive)}
 	for name, c := range map[string]struct {
 		down, silent, looked time.Duration
@@ -68,6 +76,7 @@ func TestRaidHostIsLostWhenNobodyReachesIt(t *testing.T) {
 		"the path is down for a moment":              {raids: raids, paths: ended},
 		"the path is down, greetings fail at once":   {raids: raids, paths: ended, silent: patience - 1},
 		"the path is down, greetings fail for long":  {raids: raids, paths: ended, silent: patience, why: "its target doesn't answer"},
+		"so is it when it has ejected a leg":         {raids: ejected, paths: ended, silent: patience, why: "its target doesn't answer", unproven: true},
 		"no RPC, the path is up":                     {down: patience, paths: live},
 		"no RPC and the path is down":                {down: 1, paths: ended, why: "it doesn't answer and the path to it is down"},
 		"no RPC, no greeting, for a moment":          {down: patience - 1, silent: patience, paths: live},
@@ -90,7 +99,7 @@ func TestRaidHostIsLostWhenNobodyReachesIt(t *testing.T) {
 			}
 			cluster := converge.NewCluster([]*converge.Node{{Name: "n1", NVMf: raidHost}, {Name: "n2", NVMf: other}})
 			w := newWatcher(&Server{cluster: cluster, fabrics: pathsOnly{paths: c.paths, err: c.pathsErr}}, testingclock.NewFakeClock(now))
-			n := &watchedNode{downSince: ago(c.down), silentSince: ago(c.silent), lookedAt: now.Add(-c.looked), health: spdk.Health{Raids: c.raids}}
+			n := &watchedNode{downSince: ago(c.down), silentSince: ago(c.silent), lookedAt: now.Add(-c.looked), health: spdk.Health{Raids: c.raids, Controllers: controllers}}
 			if c.down > 0 {
 				n.err = spdk.ErrUnreachable
 			}
@@ -144,5 +153,81 @@ func TestConnectionHasEndedIfItWasDownThenAndIsDownNow(t *testing.T) {
 		if got := (loss{paths: c.before}).ended(c.now); got != c.want {
 			t.Errorf("%s: %t", name, got)
 		}
+	}
+}
+
+// A loss is noticed again and again until the raid host is left. What counts of each time is told by the legs that are good in the end.
+func TestLegsInDoubtAreProvenByWhatWasSeenInTime(t *testing.T) {
+	const leg = "00000002"
+	v := running()
+	values, err := timeouts.Derive(v.Parameters.Budgets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	down, up := path(raidHost, "connecting"), path(raidHost, nvmeof.StateLive)
+	back := down
+	back.CNTLID = 2
+	late := values.Leg.FastIOFail + unwatched + 1
+	type sight struct {
+		after   time.Duration // since all legs were seen to be connected
+		path    nvmeof.PathState
+		doubted bool
+		well    bool
+	}
+	for name, c := range map[string]struct {
+		sights []sight
+		begun  bool // the process has only just begun, and never saw all legs connected
+		now    nvmeof.PathState
+		want   bool
+	}{
+		"down in time":  {sights: []sight{{after: 1, path: down, doubted: true}}, now: down, want: true},
+		"down too late": {sights: []sight{{after: late, path: down, doubted: true}}, now: down},
+		"down too late for a process that has begun": {sights: []sight{{after: late, path: down, doubted: true}}, begun: true, now: down, want: true},
+		"back and down again, after it has begun":    {sights: []sight{{after: late, path: down, doubted: true}, {after: late, path: back}}, begun: true, now: back},
+		"up at first, down in time":                  {sights: []sight{{after: 1, path: up}, {after: 2, path: down, doubted: true}}, now: down, want: true},
+		"up at first, down too late":                 {sights: []sight{{after: 1, path: up}, {after: late, path: down, doubted: true}}, now: down},
+		"down in time, in doubt later":               {sights: []sight{{after: 1, path: down}, {after: late, path: down, doubted: true}}, now: down, want: true},
+		"down in time, back, and down again":         {sights: []sight{{after: 1, path: down, doubted: true}, {after: late, path: back}}, now: back},
+		"doubted only at first":                      {sights: []sight{{after: 1, path: down, doubted: true}, {after: late, path: back}}, now: up},
+		"all was well in between":                    {sights: []sight{{after: 1, path: down, doubted: true}, {after: 2, well: true}, {after: late, path: down, doubted: true}}, now: down},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begin := time.Unix(100_000, 0)
+			wv := &watchedVolume{wholeAt: begin}
+			if c.begun {
+				wv.wholeAt = time.Time{}
+			}
+			var l loss
+			for _, s := range c.sights {
+				l = loss{why: "it hangs", address: raidHost.String(), paths: []nvmeof.PathState{s.path}}
+				if s.well {
+					l = loss{}
+				}
+				if s.doubted {
+					l.unproven = []string{leg}
+				}
+				l = wv.notice(l, v, begin.Add(s.after))
+			}
+			good := l.usable(v, *v.Assembly, l.proven([]nvmeof.PathState{c.now, path(other, nvmeof.StateLive)}))
+			if slices.Contains(good, leg) != c.want {
+				t.Errorf("good are %v by %+v", good, l)
+			}
+		})
+	}
+}
+
+func TestHeldAssemblyIsLeftWithTheDoubtsAboutTheOneBefore(t *testing.T) {
+	v, begin := running(), time.Unix(100_000, 0)
+	wv := &watchedVolume{wholeAt: begin}
+	down := path(raidHost, "connecting")
+	wv.notice(loss{why: "it hangs", address: raidHost.String(), unproven: []string{"00000002"}, paths: []nvmeof.PathState{down}}, v, begin.Add(1))
+	v.Assembly.Number, v.Assembly.RaidHost, v.Assembly.Held = 2, "n2", true
+	l := wv.notice(loss{why: "it hangs", address: other.String(), unproven: []string{"00000001"}}, v, begin.Add(time.Hour))
+	if !slices.Equal(l.unproven, []string{"00000002"}) || !l.proven([]nvmeof.PathState{down, path(other, nvmeof.StateLive)}) {
+		t.Errorf("got %+v", l)
+	}
+	wv.refute()
+	if l := wv.notice(l, v, begin.Add(time.Hour)); l.proven(nil) {
+		t.Errorf("got %+v, though a path that was deleted had come back", l)
 	}
 }

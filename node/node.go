@@ -30,6 +30,7 @@ type Fabrics interface {
 	Device(ctx context.Context, nqn string, nsUUID uuid.UUID) (nvmeof.Device, error)
 	SetReadOnly(ctx context.Context, nqn string, nsUUID uuid.UUID, readOnly bool) error
 	Paths(ctx context.Context, nqn string) ([]nvmeof.PathState, error)
+	Controllers(prefix string) ([]nvmeof.Controller, error)
 	ConnectPath(ctx context.Context, t nvmeof.Target, address string) (nvmeof.PathState, error)
 	DisconnectPath(ctx context.Context, nqn, address string) error
 	Greet(ctx context.Context, address string) error

@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/holdfast-csi/holdfast/spdk/converge"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -46,7 +47,7 @@ func (w *watcher) keepStandby(ctx context.Context, wv *watchedVolume, v *volume.
 	return nil
 }
 
-// standbyLost says whether the standby's node has not answered for a whole stall budget, or has no raid of the volume.
+// standbyLost says whether the standby's node has not answered for a whole stall budget, or has no raid of the volume with a good leg.
 func (w *watcher) standbyLost(v *volume.Volume) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -57,8 +58,17 @@ func (w *watcher) standbyLost(v *volume.Volume) bool {
 	case n.err != nil:
 		return w.clock.Since(n.downSince) >= v.Parameters.Budgets.ReplicaStall
 	}
-	_, there := n.health.Raids[v.RaidName()]
-	return v.Standby.Running && !there
+	legs, _ := converge.LegHealth(v, *v.Standby, n.health)
+	return v.Standby.Running && !slices.ContainsFunc(v.GoodLegs(*v.Standby), func(id string) bool { return legs[id].Member })
+}
+
+// checkStandby has a standby that is lost counted as not ready, so that it is replaced.
+func (w *watcher) checkStandby(wv *watchedVolume, name string) {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	if v := wv.record; v != nil && v.Standby != nil && v.Standby.RaidHost == name && wv.ready == v.Standby.Number && w.standbyLost(v) {
+		wv.ready = 0
+	}
 }
 
 // dropStandby deletes this machine's path to the standby and retires it.

@@ -10,7 +10,6 @@ import (
 
 	"k8s.io/klog/v2"
 
-	"github.com/holdfast-csi/holdfast/node/nvmeof"
 	"github.com/holdfast-csi/holdfast/spdk"
 	"github.com/holdfast-csi/holdfast/spdk/converge"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
@@ -19,8 +18,9 @@ import (
 const (
 	// fenceLimit bounds the fencing of one leg: one that takes longer is given up.
 	fenceLimit = 3 * time.Second
-	// ejectLimit bounds the removal of a lost leg before a raid is put to use. One that stays ends with its own fast I/O fail.
-	ejectLimit = time.Second
+	// ejectLimit bounds one call for the removal of a lost leg before a raid is put to use, ejectInterval is how often its end is looked for.
+	ejectLimit    = time.Second
+	ejectInterval = 100 * time.Millisecond
 )
 
 // switchOver makes the standby the assembly that runs, one that is made now if none is ready. It is how a volume leaves a raid host
@@ -61,8 +61,8 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 	return nil
 }
 
-// viable says whether the standby has a good leg that it reaches: a raid that loses its last leg takes the namespace away from under the
-// host, whose I/O then fails instead of waiting.
+// viable says whether the standby has a good leg that it reaches and that the raid host can be cut off from: a raid that loses its last
+// leg takes the namespace away from under the host, whose I/O then fails instead of waiting.
 func (w *watcher) viable(ctx context.Context, v *volume.Volume, l loss) error {
 	health, err := w.ask(ctx, v.Standby.RaidHost)
 	if err != nil {
@@ -73,19 +73,13 @@ func (w *watcher) viable(ctx context.Context, v *volume.Volume, l loss) error {
 		return fmt.Errorf("%w: the standby on %s has no raid", volume.ErrPrecondition, v.Standby.RaidHost)
 	}
 	paths, _ := w.paths(ctx, v)
-	proven := !slices.ContainsFunc(paths, func(p nvmeof.PathState) bool { return !l.ended(p) && w.isRaidHost(v, p) })
-	for _, id := range l.usable(v, *v.Standby, proven) {
-		if legs[id].Member && legs[id].Connected {
+	down := w.down()
+	for _, id := range l.usable(v, *v.Standby, l.proven(paths)) {
+		if legs[id].Member && legs[id].Connected && !slices.Contains(down, v.Replica(id).Node) {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: the standby on %s reaches none", volume.ErrNoGoodReplica, v.Standby.RaidHost)
-}
-
-// isRaidHost says whether a path leads to the raid host of the assembly that runs.
-func (w *watcher) isRaidHost(v *volume.Volume, p nvmeof.PathState) bool {
-	node, err := w.server.cluster.Node(v.Assembly.RaidHost)
-	return err == nil && p.Address == node.NVMf.String()
+	return fmt.Errorf("%w: the standby on %s reaches none that its raid host can be cut off from", volume.ErrNoGoodReplica, v.Standby.RaidHost)
 }
 
 // readyStandby returns the record with a standby that is ready and, where an operator asked for a raid host, on that one.
@@ -147,7 +141,7 @@ func (w *watcher) finishSwitch(ctx context.Context, wv *watchedVolume, v *volume
 
 // leave leaves this machine with the path to the assembly alone.
 func (w *watcher) leave(ctx context.Context, s *switching) error {
-	proven, err := w.leavePaths(ctx, s.v, s.l)
+	proven, err := w.leavePaths(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -190,6 +184,7 @@ func (w *watcher) settleOn(ctx context.Context, s *switching) error {
 		return err
 	}
 	s.v = v
+	s.wv.settle(w.clock.Now())
 	s.wv.mu.Lock()
 	defer s.wv.mu.Unlock()
 	clear(s.wv.memory)
@@ -220,48 +215,47 @@ func (w *watcher) withoutCutOff(ctx context.Context, v *volume.Volume, legs []st
 
 // resumeSwitch goes on with a switch that was cut short. An assembly that turns out to have no good leg is left for another.
 func (w *watcher) resumeSwitch(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
-	err := w.finishSwitch(ctx, wv, v, loss{})
+	l := wv.left()
+	l.asked = l.asked || l.why == "" // nothing is known of why it was left: what was left may still tell what it had
+	err := w.finishSwitch(ctx, wv, v, l)
 	if errors.Is(err, volume.ErrNoGoodReplica) {
-		return w.switchOver(ctx, wv, v, loss{why: err.Error()})
+		l.why, l.asked = err.Error(), false
+		return w.switchOver(ctx, wv, v, l)
 	}
 	return err
 }
 
-// leavePaths leaves this machine with the path to the assembly alone, if it has any. proven says that the former connections had ended
-// when the loss was noticed and had not come back.
-func (w *watcher) leavePaths(ctx context.Context, v *volume.Volume, l loss) (proven bool, err error) {
-	paths, err := w.server.fabrics.Paths(ctx, v.NQN())
+// leavePaths leaves this machine with the path to the assembly alone, if it has any. proven says that the legs in doubt are good.
+func (w *watcher) leavePaths(ctx context.Context, s *switching) (proven bool, err error) {
+	nqn, to := s.v.NQN(), w.address(s.v.Assembly.RaidHost)
+	paths, err := w.server.fabrics.Paths(ctx, nqn)
 	if err != nil {
 		return false, err
 	}
 	if len(paths) > 0 {
-		if err := w.connectPath(ctx, v, v.Assembly.RaidHost); err != nil {
-			return false, fmt.Errorf("connect to the new raid host %s: %w", v.Assembly.RaidHost, err)
+		if err := w.connectPath(ctx, s.v, s.v.Assembly.RaidHost); err != nil {
+			return false, fmt.Errorf("connect to the new raid host %s: %w", s.v.Assembly.RaidHost, err)
 		}
-		if paths, err = w.server.fabrics.Paths(ctx, v.NQN()); err != nil {
+		if paths, err = w.server.fabrics.Paths(ctx, nqn); err != nil {
 			return false, err
 		}
 	}
-	host, err := w.server.cluster.Node(v.Assembly.RaidHost)
-	if err != nil {
-		return false, err
+	if proven = s.l.proven(paths); !proven {
+		s.wv.refute() // once the paths are deleted, nothing tells any more
 	}
-	proven = true
 	errs := make([]error, len(paths))
 	var wg sync.WaitGroup
 	for i, p := range paths {
-		if p.Address == host.NVMf.String() {
-			continue
+		if p.Address != to {
+			wg.Go(func() { errs[i] = w.server.fabrics.DisconnectPath(ctx, nqn, p.Address) })
 		}
-		proven = proven && l.ended(p)
-		wg.Go(func() { errs[i] = w.server.fabrics.DisconnectPath(ctx, v.NQN(), p.Address) })
 	}
 	wg.Wait()
 	return proven, errors.Join(errs...)
 }
 
 // lastSeen returns those of the legs that the former raid host still had when this machine had left it, if it can be asked: what it
-// ejected after the last look is not good.
+// ejected after the last look is not good. One that has no leg any more is cut off already, and tells nothing.
 func (w *watcher) lastSeen(ctx context.Context, v *volume.Volume, legs []string) []string {
 	if len(v.Retired) == 0 {
 		return legs
@@ -278,9 +272,11 @@ func (w *watcher) lastSeen(ctx context.Context, v *volume.Volume, legs []string)
 	if !ok {
 		return legs
 	}
-	return slices.DeleteFunc(slices.Clone(legs), func(id string) bool {
-		return slices.Contains(former.Legs, id) && (!seen[id].Member || !seen[id].Connected)
-	})
+	has := func(id string) bool { return seen[id].Member && seen[id].Connected }
+	if !slices.ContainsFunc(former.Legs, has) {
+		return legs
+	}
+	return slices.DeleteFunc(slices.Clone(legs), func(id string) bool { return slices.Contains(former.Legs, id) && !has(id) })
 }
 
 // fenced cuts the former raid hosts off from the legs and returns those that are surely free of them.
@@ -340,21 +336,53 @@ func (w *watcher) purge(ctx context.Context, s *switching) error {
 	if len(good) == 0 {
 		return fmt.Errorf("%w: none of the legs %v is a member of the new raid", volume.ErrNoGoodReplica, s.legs)
 	}
+	if !slices.ContainsFunc(good, func(id string) bool {
+		return health.Controllers[v.LegController(*v.Replica(id))].State == spdk.LegEnabled
+	}) {
+		return fmt.Errorf("%w: the new raid host %s reaches none of the legs %v", volume.ErrNodeDown, node.Name, good)
+	}
 	errs := make([]error, len(v.Replicas))
 	var wg sync.WaitGroup
+	var bad []string
 	for i, r := range v.Replicas {
 		refused := health.Controllers[v.LegController(r)].State == spdk.LegReconnectIsDelayed
 		if raid.Has(bdev(r)) && !slices.Contains(s.legs, r.ID) {
+			bad = append(bad, bdev(r))
 			wg.Go(func() { errs[i] = w.eject(ctx, v, node, r, refused) })
 		}
 	}
 	wg.Wait()
 	s.legs = good
-	return errors.Join(errs...)
+	return errors.Join(append(errs, w.without(ctx, v, bad))...)
 }
 
-// eject takes a leg that isn't good out of a raid, unless its peer hangs: that one is ejected soonest by SPDK itself, and until then the
-// raid answers nothing. The same is so once an ejection has begun, so that its end isn't waited for.
+// without waits until the new raid has none of the legs any more: none of them is fenced, and what the former raid host had sent to one
+// could still reach it.
+func (w *watcher) without(ctx context.Context, v *volume.Volume, bad []string) error {
+	ctx, cancel := context.WithTimeout(ctx, v.Parameters.Budgets.ReplicaStall)
+	defer cancel()
+	ticker := w.clock.NewTicker(ejectInterval)
+	defer ticker.Stop()
+	for len(bad) > 0 {
+		health, err := w.ask(ctx, v.Assembly.RaidHost)
+		raid, there := health.Raids[v.RaidName()]
+		if err == nil && !there {
+			return fmt.Errorf("%w: the new raid host %s has no raid of the volume any more", volume.ErrPrecondition, v.Assembly.RaidHost)
+		}
+		if bad = slices.DeleteFunc(bad, func(leg string) bool { return err == nil && !raid.Has(leg) }); len(bad) == 0 {
+			break
+		}
+		select {
+		case <-ticker.C():
+		case <-ctx.Done():
+			return fmt.Errorf("%w: the new raid still has the legs %v: %w", volume.ErrBusy, bad, errors.Join(context.Cause(ctx), err))
+		}
+	}
+	return nil
+}
+
+// eject takes a leg that isn't good out of a raid, unless its peer hangs: that one is ejected soonest by SPDK itself. The same is so once
+// an ejection has begun, so that its end isn't waited for here.
 func (w *watcher) eject(ctx context.Context, v *volume.Volume, node *converge.Node, r volume.Replica, refused bool) error {
 	ctx, cancel := context.WithTimeout(ctx, ejectLimit)
 	defer cancel()

@@ -100,7 +100,7 @@ func (wv *watchedVolume) wants() bool {
 	if v == nil || v.Assembly == nil {
 		return false
 	}
-	if v.Assembly.Held || v.MoveTo != "" || len(v.Retired) > 0 || wv.seen == 0 {
+	if v.Assembly.Held || v.MoveTo != "" || len(v.Retired) > 0 || wv.seen == 0 || !wv.unreachedSince.IsZero() {
 		return true
 	}
 	if len(v.InState(volume.ReplicaOutOfSync, volume.ReplicaRemoving)) > 0 {
@@ -152,21 +152,24 @@ func (w *watcher) tend(ctx context.Context, wv *watchedVolume, l loss) error {
 		return err
 	}
 	wv.remember(w, v)
+	if l.number != v.Assembly.Number {
+		l = loss{} // it was left meanwhile
+	}
 	switch {
 	case l.gone && !w.standbyReady(wv, v):
-		return w.makeAgain(ctx, wv, v)
+		return w.makeAgain(ctx, wv, v, l)
 	case l.why != "":
 		return w.switchOver(ctx, wv, v, l)
 	case v.Assembly.Held:
 		return w.resumeSwitch(ctx, wv, v)
-	case v.MoveTo != "":
+	case v.MoveTo != "" && len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) == 0:
 		return w.move(ctx, wv, v)
 	}
 	v, healErr := w.heal(ctx, wv, v)
 	if v == nil {
 		return healErr
 	}
-	return errors.Join(healErr, w.keepStandby(ctx, wv, v))
+	return errors.Join(healErr, w.reconnect(ctx, wv, v), w.keepStandby(ctx, wv, v))
 }
 
 // remember keeps the record as it was just read or written.
@@ -217,11 +220,20 @@ func (w *watcher) down() []string {
 
 // makeAgain makes a lost raid and its target again where they were, of the legs that are in-sync on record. The same host is still
 // attached and sends every write again that was not acknowledged, so that all of them may be used at once. Legs whose nodes don't
-// answer are left out, and on record as out-of-sync before.
-func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
+// answer are left out, and on record as out-of-sync before; and so are those that the raid host may have acknowledged writes without,
+// which the leg beside it can't be.
+func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Volume, l loss) error {
+	paths, _ := w.paths(ctx, v)
+	l.unproven = slices.DeleteFunc(slices.Clone(l.unproven), func(id string) bool { return v.Replica(id) == nil || v.Replica(id).Node == v.Assembly.RaidHost })
+	good := l.usable(v, *v.Assembly, l.proven(paths))
+	if len(good) == 0 {
+		return fmt.Errorf("%w: raid host %s may have acknowledged writes without any leg that is left", volume.ErrNoGoodReplica, v.Assembly.RaidHost)
+	}
 	v, err := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
-		for _, r := range v.InState(volume.ReplicaRebuilding) {
-			v.SetReplicaState(r.ID, volume.ReplicaOutOfSync, w.clock.Now().UTC())
+		for _, r := range v.InState(volume.ReplicaRebuilding, volume.ReplicaInSync) {
+			if !slices.Contains(good, r.ID) {
+				v.SetReplicaState(r.ID, volume.ReplicaOutOfSync, w.clock.Now().UTC())
+			}
 		}
 		return true, nil
 	})
@@ -233,6 +245,7 @@ func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Vo
 		return err
 	}
 	defer release()
+	wv.settle(w.clock.Now()) // what was in doubt is on record now
 	err = w.converger.Run(ctx, v, w.down()...)
 	var blocked *converge.BlockedError
 	if !errors.As(err, &blocked) || blocked.Waits(v.Assembly.RaidHost) {
@@ -330,7 +343,7 @@ func (w *watcher) mayRebuild(host string) bool {
 	return running < maxRebuilds
 }
 
-// move makes the raid host the one that an operator asked for. Nothing is moved while a replica is being rebuilt or under suspicion.
+// move makes the raid host the one that an operator asked for. The volume is healed first while a replica is being rebuilt or suspect.
 func (w *watcher) move(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
 	to := v.MoveTo
 	if _, err := w.server.cluster.Node(to); err != nil || to == v.Assembly.RaidHost {
@@ -339,9 +352,6 @@ func (w *watcher) move(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 			return true, nil
 		})
 		return err
-	}
-	if len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) > 0 {
-		return fmt.Errorf("%w: it moves to %s when its rebuild has ended", volume.ErrBusy, to)
 	}
 	return w.switchOver(ctx, wv, v, loss{why: "an operator asked for it", asked: true})
 }

@@ -55,6 +55,8 @@ type watcher struct {
 	greetings map[string]*shared[bool]
 	// watches read the health of the nodes, by their names.
 	watches map[string]*spdk.Watch
+	// reachedAt is when this machine's paths were looked at.
+	reachedAt time.Time
 }
 
 // look is what a look at an SPDK node has shown.
@@ -93,6 +95,11 @@ type watchedVolume struct {
 	pause time.Duration
 	// ready is the number of the standby that is connected.
 	ready uint32
+	// wholeAt is when a look began that showed all good legs connected. noticed is why the raid host is being left, until that is done.
+	wholeAt time.Time
+	noticed loss
+	// unreachedSince is since when this machine has had no live path to the raid host; zero if it has one.
+	unreachedSince time.Time
 
 	// wish: a snapshot of it is being taken.
 	wish atomic.Bool
@@ -101,8 +108,9 @@ type watchedVolume struct {
 // watchedNode is one SPDK node that runs a raid or a standby of ours.
 type watchedNode struct {
 	looking bool
-	health  spdk.Health
-	err     error
+	// health is by the last look that was answered, err of the last look.
+	health spdk.Health
+	err    error
 	// downSince is since when it has not answered; zero if it does. silentSince is the same of its NVMe/TCP target.
 	downSince, silentSince time.Time
 	greetedAt              time.Time
@@ -151,26 +159,22 @@ func (w *watcher) remove(id string) {
 // hangs delays nobody.
 func (w *watcher) look(ctx context.Context) {
 	w.carryOutWishes(ctx)
-	hosts, standbys := w.refreshAll(ctx)
-	for name := range standbys {
-		if _, also := hosts[name]; !also {
-			hosts[name] = nil
-		}
-	}
-	w.forgetNodes(hosts)
-	for name, volumes := range hosts {
+	nodes := w.refreshAll(ctx)
+	w.reach(ctx)
+	w.forgetNodes(nodes)
+	for name, runs := range nodes {
 		if n, ok := w.begin(name); ok {
-			w.running.Go(func() { w.lookAt(ctx, name, n, volumes) })
+			w.running.Go(func() { w.lookAt(ctx, name, n, *runs) })
 		}
 	}
 }
 
 // forgetNodes forgets what was seen of nodes that run nothing of ours any more.
-func (w *watcher) forgetNodes(hosts map[string][]*watchedVolume) {
+func (w *watcher) forgetNodes(nodes map[string]*onNode) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for name, n := range w.nodes {
-		if _, runs := hosts[name]; !runs && !n.looking {
+		if _, runs := nodes[name]; !runs && !n.looking {
 			delete(w.nodes, name)
 		}
 	}
@@ -192,8 +196,11 @@ func (w *watcher) begin(name string) (*watchedNode, bool) {
 	return n, true
 }
 
-// refreshAll reads the records that are due and returns the volumes by their raid host, and the nodes that run standbys.
-func (w *watcher) refreshAll(ctx context.Context) (hosts map[string][]*watchedVolume, standbys map[string]bool) {
+// onNode is what runs on an SPDK node of ours.
+type onNode struct{ volumes, standbys []*watchedVolume }
+
+// refreshAll reads the records that are due and returns what runs where by them.
+func (w *watcher) refreshAll(ctx context.Context) map[string]*onNode {
 	w.mu.Lock()
 	all := make([]*watchedVolume, 0, len(w.watched))
 	for _, wv := range w.watched {
@@ -201,7 +208,13 @@ func (w *watcher) refreshAll(ctx context.Context) (hosts map[string][]*watchedVo
 	}
 	w.mu.Unlock()
 	var mu sync.Mutex
-	hosts, standbys = map[string][]*watchedVolume{}, map[string]bool{}
+	nodes := map[string]*onNode{}
+	on := func(name string) *onNode {
+		if nodes[name] == nil {
+			nodes[name] = &onNode{}
+		}
+		return nodes[name]
+	}
 	var group errgroup.Group
 	group.SetLimit(readers)
 	for _, wv := range all {
@@ -215,15 +228,17 @@ func (w *watcher) refreshAll(ctx context.Context) (hosts map[string][]*watchedVo
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			hosts[v.Assembly.RaidHost] = append(hosts[v.Assembly.RaidHost], wv)
+			host := on(v.Assembly.RaidHost)
+			host.volumes = append(host.volumes, wv)
 			if v.Standby != nil {
-				standbys[v.Standby.RaidHost] = true
+				standby := on(v.Standby.RaidHost)
+				standby.standbys = append(standby.standbys, wv)
 			}
 			return nil
 		})
 	}
 	_ = group.Wait() // no function of it fails
-	return hosts, standbys
+	return nodes
 }
 
 // refresh reads a volume's record if it was not read lately; nil if the volume runs nowhere or isn't ours. A record in memory counts
@@ -258,25 +273,28 @@ func (w *watcher) refresh(ctx context.Context, wv *watchedVolume) (*volume.Volum
 }
 
 // lookAt looks at one SPDK node, compares its raids with the records, and has tended what needs it.
-func (w *watcher) lookAt(ctx context.Context, name string, n *watchedNode, volumes []*watchedVolume) {
+func (w *watcher) lookAt(ctx context.Context, name string, n *watchedNode, runs onNode) {
 	began := w.clock.Now()
 	health, err := w.ask(ctx, name)
 	now := w.clock.Now()
 	w.mu.Lock()
-	n.health, n.err = health, err
+	n.err = err
 	switch {
 	case err == nil:
-		n.downSince, n.before, n.lookedAt = time.Time{}, n.lookedAt, began
+		n.health, n.downSince, n.before, n.lookedAt = health, time.Time{}, n.lookedAt, began
 	case n.downSince.IsZero():
 		n.downSince = now
 		klog.FromContext(ctx).Info("SPDK node doesn't answer", "node", name, "err", err)
 	}
 	w.mu.Unlock()
-	if len(volumes) > 0 {
+	for _, wv := range runs.standbys {
+		w.checkStandby(wv, name)
+	}
+	if len(runs.volumes) > 0 {
 		w.greet(ctx, name, n, err != nil)
 	}
 	var wg sync.WaitGroup
-	for _, wv := range volumes {
+	for _, wv := range runs.volumes {
 		if !w.unremarkable(wv, name, n) {
 			wg.Go(func() { w.consider(ctx, wv, name, n) })
 		}

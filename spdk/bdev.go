@@ -21,8 +21,15 @@ type Bdev struct {
 	UUID      string `json:"uuid"`
 	// Claimed is true while a raid, a lvstore or an NVMe-oF namespace holds the bdev.
 	Claimed bool `json:"claimed"`
+	// SupportedIOTypes is fixed when the bdev is registered.
+	SupportedIOTypes BdevIOTypes `json:"supported_io_types"`
 	// DriverSpecific is what the bdev's module adds.
 	DriverSpecific BdevDriverSpecific `json:"driver_specific"`
+}
+
+// BdevIOTypes holds the parts of supported_io_types that the driver reads.
+type BdevIOTypes struct {
+	Unmap bool `json:"unmap"`
 }
 
 // BdevDriverSpecific holds the parts of driver_specific that the driver reads.
@@ -93,6 +100,46 @@ var bdevNullDelete = register[BdevNullDeleteParams, bool]("bdev_null_delete")
 // BdevNullDelete deletes a null bdev.
 func BdevNullDelete(ctx context.Context, c Caller, p BdevNullDeleteParams) error {
 	return bdevNullDelete.do(ctx, c, p)
+}
+
+// BdevMallocCreateParams describes a bdev in the memory of the process.
+type BdevMallocCreateParams struct {
+	Name string `json:"name"`
+	// BlockSize is in bytes.
+	BlockSize int `json:"block_size"`
+	// NumBlocks is the size in blocks.
+	NumBlocks int64 `json:"num_blocks"`
+}
+
+var bdevMallocCreate = register[BdevMallocCreateParams, string]("bdev_malloc_create")
+
+// BdevMallocCreate makes a malloc bdev and returns its name.
+func BdevMallocCreate(ctx context.Context, c Caller, p BdevMallocCreateParams) (string, error) {
+	return bdevMallocCreate.call(ctx, c, p)
+}
+
+// BdevMallocDeleteParams names a malloc bdev.
+type BdevMallocDeleteParams struct {
+	Name string `json:"name"`
+}
+
+var bdevMallocDelete = register[BdevMallocDeleteParams, bool]("bdev_malloc_delete")
+
+// BdevMallocDelete deletes a malloc bdev, and what is made on it: of an lvstore the bdevs of its lvols.
+func BdevMallocDelete(ctx context.Context, c Caller, p BdevMallocDeleteParams) error {
+	return bdevMallocDelete.do(ctx, c, p)
+}
+
+// BdevErrorCreateParams names the bdev that errors may be injected into.
+type BdevErrorCreateParams struct {
+	BaseName string `json:"base_name"`
+}
+
+var bdevErrorCreate = register[BdevErrorCreateParams, bool]("bdev_error_create")
+
+// BdevErrorCreate makes a bdev, named EE_ and the name of its base, that passes all I/O on. It goes when its base does.
+func BdevErrorCreate(ctx context.Context, c Caller, p BdevErrorCreateParams) error {
+	return bdevErrorCreate.do(ctx, c, p)
 }
 
 // BdevGetIostatParams names the bdevs to ask for.

@@ -23,6 +23,26 @@ func BdevLvolGetLvstores(ctx context.Context, c Caller) ([]LvolStoreInfo, error)
 	return bdevLvolGetLvstores.call(ctx, c, NoParams{})
 }
 
+// BdevLvolCreateLvstoreParams describes a new lvstore.
+type BdevLvolCreateLvstoreParams struct {
+	BdevName string `json:"bdev_name"`
+	// LvsName has at most 63 characters.
+	LvsName string `json:"lvs_name"`
+	// ClusterSize is in bytes.
+	ClusterSize int `json:"cluster_sz"`
+	// ClearMethod says what is done to the bdev at first: none, unmap or write_zeroes.
+	ClearMethod string `json:"clear_method"`
+	// MDPagesPerClusterRatio is how many pages of metadata there are for 100 clusters.
+	MDPagesPerClusterRatio int `json:"num_md_pages_per_cluster_ratio"`
+}
+
+var bdevLvolCreateLvstore = register[BdevLvolCreateLvstoreParams, string]("bdev_lvol_create_lvstore")
+
+// BdevLvolCreateLvstore makes an lvstore, over whatever is on the bdev, and returns its UUID.
+func BdevLvolCreateLvstore(ctx context.Context, c Caller, p BdevLvolCreateLvstoreParams) (string, error) {
+	return bdevLvolCreateLvstore.call(ctx, c, p)
+}
+
 // BdevLvolCreateParams describes a new lvol.
 type BdevLvolCreateParams struct {
 	// LvolName has at most 63 characters and is unique in its lvstore.

@@ -4,29 +4,14 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 )
 
-// placeholder names the null bdev that fills an empty slot while a raid is made.
-func placeholder(raid string, slot int) string {
-	return raid + placeholderInfix + strconv.Itoa(slot)
-}
-
-const placeholderInfix = "-null"
-
 // maxSlots is how many slots a raid may have here. SPDK has no limit of its own that is near.
 const maxSlots = 16
-
-// isPlaceholder reports whether the bdev fills a slot of that raid for want of a leg.
-func isPlaceholder(raid, bdev string) bool {
-	slot, ok := strings.CutPrefix(bdev, raid+placeholderInfix)
-	_, err := strconv.ParseUint(slot, 10, 8)
-	return ok && err == nil
-}
 
 func (s RaidSpec) check() error {
 	switch {
@@ -49,8 +34,9 @@ func (s RaidSpec) check() error {
 // returns once the raid is online and writes nothing to any leg. All legs must be in sync:
 // the raid reads from whichever it likes.
 //
-// SPDK makes a raid with all slots filled only, so empty ones are filled with null bdevs
-// that are taken out before anyone can use the raid. What an earlier call left unfinished
+// SPDK makes a raid with all slots filled only, so empty ones are filled with placeholders
+// that are taken out before anyone can use the raid. The raid announces unmap if its legs
+// do, unless SPDK refused to make placeholders that can. What an earlier call left unfinished
 // is finished, or deleted and made anew. An online raid with other UUID or slots, with a
 // superblock or with a leg that is not in spec is ErrConflict; one that has lost a leg of
 // spec is success, and its state says so. A missing bdev is ErrNotFound.
@@ -109,23 +95,23 @@ func (s RaidSpec) matches(n *Node, r RaidState) error {
 // does not come online is deleted again: it would go online by itself, and claim its legs,
 // whenever bdevs of the names that it waits for turn up.
 func (n *Node) createRaid(ctx context.Context, spec RaidSpec) error {
-	if err := n.deletePlaceholders(ctx, spec.Name, spec.Slots); err != nil {
+	var blockSize int
+	var blocks int64
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() error { return n.deletePlaceholders(both, spec.Name, spec.Slots) })
+	group.Go(func() (err error) {
+		blockSize, blocks, err = n.commonSize(both, spec)
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return err
 	}
-	blockSize, blocks, err := n.commonSize(ctx, spec)
+	placeholders, err := n.makePlaceholders(ctx, spec, blockSize, blocks)
 	if err != nil {
 		return err
 	}
-	bases := slices.Clone(spec.Legs)
-	for slot := len(spec.Legs); slot < spec.Slots; slot++ {
-		name := placeholder(spec.Name, slot)
-		if _, err := BdevNullCreate(ctx, n.rpc, BdevNullCreateParams{Name: name, BlockSize: blockSize, NumBlocks: blocks}); err != nil {
-			return n.wrap(err, "assemble raid %s: make placeholder %s", spec.Name, name)
-		}
-		bases = append(bases, name)
-	}
 	refused := BdevRaidCreate(ctx, n.rpc, BdevRaidCreateParams{
-		Name: spec.Name, RaidLevel: "raid1", BaseBdevs: bases, UUID: spec.UUID.String(),
+		Name: spec.Name, RaidLevel: "raid1", BaseBdevs: slices.Concat(spec.Legs, placeholders), UUID: spec.UUID.String(),
 	})
 	if refused != nil && !answered(refused) {
 		return n.wrap(refused, "assemble raid %s", spec.Name)
@@ -155,13 +141,21 @@ func (n *Node) createRaid(ctx context.Context, spec RaidSpec) error {
 // commonSize returns the block size of the legs in bytes and the size of the smallest in
 // blocks, which is the raid's.
 func (n *Node) commonSize(ctx context.Context, spec RaidSpec) (blockSize int, blocks int64, err error) {
-	for _, leg := range spec.Legs {
-		b, err := n.bdev(ctx, leg)
+	bdevs := make([]Bdev, len(spec.Legs))
+	group, all := errgroup.WithContext(ctx)
+	for i, leg := range spec.Legs {
+		group.Go(func() (err error) {
+			bdevs[i], err = n.bdev(all, leg)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return 0, 0, fmt.Errorf("assemble raid %s: %w", spec.Name, err)
+	}
+	for i, b := range bdevs {
 		switch {
-		case err != nil:
-			return 0, 0, fmt.Errorf("assemble raid %s: %w", spec.Name, err)
 		case blockSize != 0 && b.BlockSize != blockSize:
-			return 0, 0, n.wrap(ErrConflict, "assemble raid %s: leg %s has blocks of %d bytes, another leg of %d", spec.Name, leg, b.BlockSize, blockSize)
+			return 0, 0, n.wrap(ErrConflict, "assemble raid %s: leg %s has blocks of %d bytes, another leg of %d", spec.Name, spec.Legs[i], b.BlockSize, blockSize)
 		case blockSize == 0 || b.NumBlocks < blocks:
 			blockSize, blocks = b.BlockSize, b.NumBlocks
 		}
@@ -184,27 +178,4 @@ func (n *Node) vacateSlots(ctx context.Context, spec RaidSpec) error {
 		}
 	}
 	return n.deletePlaceholders(ctx, spec.Name, spec.Slots)
-}
-
-// deletePlaceholders deletes the null bdevs that were made for so many slots of the raid. Each is looked up by its name: a list of all bdevs of a node
-// with hundreds of volumes is long.
-func (n *Node) deletePlaceholders(ctx context.Context, raid string, slots int) error {
-	group, ctx := errgroup.WithContext(ctx)
-	for slot := range slots {
-		group.Go(func() error { return n.deletePlaceholder(ctx, placeholder(raid, slot)) })
-	}
-	return group.Wait()
-}
-
-func (n *Node) deletePlaceholder(ctx context.Context, name string) error {
-	if gone, err := n.bdevGone(ctx, name); gone || err != nil {
-		return err
-	}
-	err := BdevNullDelete(ctx, n.rpc, BdevNullDeleteParams{Name: name})
-	if err != nil && answered(err) {
-		if gone, readErr := n.bdevGone(ctx, name); readErr == nil && gone {
-			return nil
-		}
-	}
-	return n.wrap(err, "delete placeholder %s", name)
 }

@@ -59,7 +59,7 @@ const (
 	ClearUnmap ClearMethod = "unmap"
 )
 
-// LvStores lists the lvstores of the node.
+// LvStores lists the lvstores of the node, without those of placeholders.
 func (n *Node) LvStores(ctx context.Context) ([]LvStore, error) {
 	infos, err := BdevLvolGetLvstores(ctx, n.rpc)
 	if err != nil {
@@ -67,6 +67,9 @@ func (n *Node) LvStores(ctx context.Context) ([]LvStore, error) {
 	}
 	stores := make([]LvStore, 0, len(infos))
 	for _, i := range infos {
+		if i.forPlaceholders() {
+			continue
+		}
 		stores = append(stores, LvStore{
 			Name:         i.Name,
 			UUID:         i.UUID,

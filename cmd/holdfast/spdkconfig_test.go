@@ -25,7 +25,7 @@ func TestSPDKConfigHasEverythingInTheOrderThatSPDKWants(t *testing.T) {
 	want := `{"subsystems":[
 		{"subsystem":"bdev","config":[
 			{"method":"bdev_set_options","params":{"bdev_auto_examine":false}},
-			{"method":"bdev_nvme_set_options","params":{"action_on_timeout":"reset","timeout_us":8000000,"timeout_admin_us":4000000,
+			{"method":"bdev_nvme_set_options","params":{"action_on_timeout":"reset","timeout_us":4000000,"timeout_admin_us":4000000,
 				"keep_alive_timeout_ms":2000,"transport_ack_timeout":9,"tcp_connect_timeout_ms":0}},
 			{"method":"bdev_aio_create","params":{"name":"disk0","filename":"/dev/sdb","block_size":4096}},
 			{"method":"bdev_nvme_attach_controller","params":{"name":"fast","trtype":"PCIe","traddr":"0000:01:00.0"}},

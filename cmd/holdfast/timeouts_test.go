@@ -30,13 +30,13 @@ func TestTimeoutsPrintsEachValueWithItsPlaceAndEachFault(t *testing.T) {
 	for _, want := range [][]string{
 		{"keep-alive", "SPDK node", "2s", "bdev_nvme_set_options", "keep_alive_timeout_ms=2000"},
 		{"keep-alive granted", "nvmf_create_transport", "kas=5 min_kato=2000"},
-		{"I/O timeout", "8s", "timeout_us=8000000 action_on_timeout=reset"},
+		{"I/O timeout", "4s", "timeout_us=4000000 action_on_timeout=reset"},
 		{"ACK timeout", "512ms", "transport_ack_timeout=9"},
 		{"fast I/O fail", "leg", "2s", "bdev_nvme_attach_controller", "fast_io_fail_timeout_sec=2"},
 		{"controller loss", "host", "5m0s", "/dev/nvme-fabrics", "ctrl_loss_tmo=300"},
 		{"replica: process killed", "0s", "3s"},
 		{"replica: process hung", "3s"},
-		{"replica: disk hung", "8s", "8s", "-"},
+		{"replica: disk hung", "4s", "8s", "-"},
 		{"raid host: process killed", "5m0s"},
 	} {
 		if !anyHasAll(lines, want) {
@@ -84,11 +84,11 @@ func TestBudgetsThatBreakTheInvariantAreRefusedWithTheLine(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"timeouts", "--stall", "5s"}, "breaks line 9"},
-		{[]string{"timeouts", "--stall", "10s", "--target-loss", "10s"}, "breaks line 5"},
+		{[]string{"timeouts", "--stall", "5s"}, "breaks line 3"},
+		{[]string{"timeouts", "--stall", "10s", "--target-loss", "10s"}, "breaks line 6"},
 		{[]string{"timeouts", "--stall", "40s"}, "breaks line 4"},
 		{[]string{"timeouts", "--stall", "10500ms"}, "whole seconds"},
-		{[]string{"spdk-config", "--stall", "5s"}, "breaks line 9"},
+		{[]string{"spdk-config", "--stall", "5s"}, "breaks line 3"},
 		{[]string{"spdk-config", "--stall", "10500ms"}, "whole seconds"},
 		{[]string{"spdk-config", "--poll-groups-mask", "2,3"}, "hexadecimal"},
 		{[]string{"spdk-config", "--poll-groups-mask", "0x0"}, "hexadecimal"},

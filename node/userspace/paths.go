@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/holdfast-csi/holdfast/node/nvmeof"
 	"github.com/holdfast-csi/holdfast/spdk/sim/nvmetcp"
@@ -21,6 +22,23 @@ func (m *Machine) Paths(_ context.Context, nqn string) ([]nvmeof.PathState, erro
 		states = append(states, pathState(d, p))
 	}
 	return states, nil
+}
+
+// Controllers implements node.Fabrics: the paths of all disks whose NQN begins with prefix.
+func (m *Machine) Controllers(prefix string) ([]nvmeof.Controller, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []nvmeof.Controller
+	for nqn, d := range m.disks {
+		if !strings.HasPrefix(nqn, prefix) {
+			continue
+		}
+		for _, p := range d.head.Paths() {
+			s := pathState(d, p)
+			all = append(all, nvmeof.Controller{Name: s.Controller, NQN: nqn, Address: s.Address, State: s.State, CNTLID: s.CNTLID})
+		}
+	}
+	return all, nil
 }
 
 func (m *Machine) disk(nqn string) *disk {

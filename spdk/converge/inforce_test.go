@@ -132,7 +132,7 @@ func TestTighterBudgetIsBroughtIntoForceWhileTheProcessHasNoController(t *testin
 			t.Errorf("for %s: %v", stall, err)
 		}
 	}
-	if got := l.of(20 * time.Second).IOTimeout; got != 8*time.Second {
+	if got := l.of(20 * time.Second).IOTimeout; got != 4*time.Second {
 		t.Errorf("values that hold a budget were replaced: the I/O timeout is %s", got)
 	}
 }

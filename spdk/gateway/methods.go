@@ -3,15 +3,19 @@ package gateway
 // allowed is every method that passes: what package spdk calls, which a test holds, and
 // nothing that reads or writes files of the node or ends the process.
 var allowed = map[string]bool{
+	"bdev_error_create":                     true,
 	"bdev_get_bdevs":                        true,
 	"bdev_get_iostat":                       true,
 	"bdev_lvol_clone":                       true,
 	"bdev_lvol_create":                      true,
+	"bdev_lvol_create_lvstore":              true,
 	"bdev_lvol_delete":                      true,
 	"bdev_lvol_get_lvstores":                true,
 	"bdev_lvol_resize":                      true,
 	"bdev_lvol_set_parent":                  true,
 	"bdev_lvol_snapshot":                    true,
+	"bdev_malloc_create":                    true,
+	"bdev_malloc_delete":                    true,
 	"bdev_null_create":                      true,
 	"bdev_null_delete":                      true,
 	"bdev_nvme_attach_controller":           true,

@@ -81,6 +81,9 @@ func (a *aioBdev) WriteAt(ctx context.Context, p []byte, off int64) error {
 }
 
 func (a *aioBdev) Unmap(ctx context.Context, off, n int64) error {
+	if !a.params.Fallocate {
+		return errFailed
+	}
 	return a.d.Zero(ctx, off, n)
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,4 +99,38 @@ func TestHungPeerIsGivenUpInFakeTime(t *testing.T) {
 			t.Errorf("the controller was given up after %v", took)
 		}
 	})
+}
+
+func TestListingARaidOfTooManyMemoryDomainsEndsTheProcess(t *testing.T) {
+	n, ctx := newNode(t, "n", nil), context.Background()
+	call := func(method, params string) error {
+		_, err := n.Call(ctx, method, json.RawMessage(params))
+		return err
+	}
+	var bases []string
+	for i := range 9 { // with two memory domains each
+		name := fmt.Sprintf("m%d", i)
+		if err := call("bdev_malloc_create", fmt.Sprintf(`{"name":%q,"block_size":4096,"num_blocks":256}`, name)); err != nil {
+			t.Fatal(err)
+		}
+		bases = append(bases, fmt.Sprintf("%q", name))
+	}
+	for _, c := range []struct {
+		raid  string
+		bases int
+		ends  bool
+	}{{"eight", 8, false}, {"nine", 9, true}} {
+		create := fmt.Sprintf(`{"name":%q,"raid_level":"raid1","base_bdevs":[%s]}`, c.raid, strings.Join(bases[:c.bases], ","))
+		if err := call("bdev_raid_create", create); err != nil {
+			t.Fatal(err)
+		}
+		if err := call("bdev_get_bdevs", fmt.Sprintf(`{"name":%q}`, c.raid)); errors.Is(err, ErrHungUp) != c.ends {
+			t.Errorf("%d bdevs: %v", c.bases, err)
+		}
+		if !c.ends {
+			if err := call("bdev_raid_delete", fmt.Sprintf(`{"name":%q}`, c.raid)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }

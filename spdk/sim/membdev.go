@@ -37,7 +37,7 @@ type nullBdev struct{}
 
 func (nullBdev) ReadAt(_ context.Context, p []byte, _ int64) error { clear(p); return nil }
 func (nullBdev) WriteAt(context.Context, []byte, int64) error      { return nil }
-func (nullBdev) Unmap(context.Context, int64, int64) error         { return nil }
+func (nullBdev) Unmap(context.Context, int64, int64) error         { return errFailed }
 func (nullBdev) WriteZeroes(context.Context, int64, int64) error   { return nil }
 func (nullBdev) Flush(context.Context) error                       { return nil }
 func (nullBdev) Reset(context.Context) error                       { return nil }

@@ -22,12 +22,13 @@ func budgets(stall time.Duration) Budgets {
 }
 
 // Values for a tighter budget hold a longer one, and the other way round they don't; nodes that were started for different budgets hold
-// together what the slackest of them holds.
+// together what the slackest of them holds, unless the keep-alives that one grants are too slow for the I/O timeout of another.
 func TestNodeHoldsItsOwnBudgetAndLongerOnes(t *testing.T) {
 	for a := 10 * time.Second; a <= 29*time.Second; a += time.Second {
 		for b := 10 * time.Second; b <= 29*time.Second; b += time.Second {
 			one, other := started(t, "n1", a), started(t, "n2", b)
-			if err := one.Joins(budgets(max(a, b)), other); err != nil {
+			apart := 3*max(one.KeepAlive, other.KeepAlive)/2 >= min(one.IOTimeout, other.IOTimeout)
+			if err := one.Joins(budgets(max(a, b)), other); (err != nil) != apart || apart && !strings.Contains(err.Error(), "line 3") {
 				t.Errorf("nodes for %s and %s: %v", a, b, err)
 			}
 			if err := one.Joins(budgets(b)); err == nil && b+margin < a {
@@ -51,12 +52,12 @@ func TestWhatBreaksABudgetIsNamedWithItsNode(t *testing.T) {
 		"no ACK timeout":              {func(n *InForce) { n.TransportAck = 0 }, "node n2: transport_ack_timeout is 0"},
 		"long ACK timeout":            {func(n *InForce) { n.TransportAck = 12 }, "node n2: transport_ack_timeout is 12, which is 4.096s"},
 		"short I/O timeout":           {func(n *InForce) { n.IOTimeout = 6 * time.Second; n.AdminTimeout = 0 }, "freezes the raid host (line 3)"},
-		"long I/O timeout":            {func(n *InForce) { n.IOTimeout = time.Minute }, "node n2: timeout_us is 1m0s: writes would stall for 1m0s (replica: disk hung), the budget is 20s (line 2)"},
+		"long I/O timeout":            {func(n *InForce) { n.IOTimeout = time.Minute }, "node n2: timeout_us is 1m0s: writes would stall for 2m0s (replica: disk hung), the budget is 20s (line 2)"},
 		"long keep-alive": {func(n *InForce) { n.KeepAlive, n.AdminTimeout = 11*time.Second, 14*time.Second },
-			"node n2: keep_alive_timeout_ms is 11000: writes would stall for 22.5s (replica: process hung), the budget is 20s (line 2)"},
+			"node n2: keep_alive_timeout_ms is 11000, and 1.5 times that is not below the timeout_us of 9s"},
 		"transport's default": {func(n *InForce) { n.KAS, n.MinKATO = 100, 10*time.Second },
-			"node n2: its transport (kas 100, min_kato 10000) grants node n2 a keep-alive of 10s where 4s is asked for: writes would stall for 21s"},
-		"transport's coarse steps": {func(n *InForce) { n.KAS, n.MinKATO = 110, 100*time.Millisecond }, "grants node n2 a keep-alive of 11s where 4s is asked for: writes would stall for 22.5s"},
+			"node n2: its transport (kas 100, min_kato 10000) grants node n2 a keep-alive of 10s where 4s is asked for, and 1.5 times that is not below the timeout_us of 9s"},
+		"transport's coarse steps": {func(n *InForce) { n.KAS, n.MinKATO = 110, 100*time.Millisecond }, "grants node n2 a keep-alive of 11s where 4s is asked for, and 1.5 times that is not below the timeout_us of 9s"},
 		"no transport":             {func(n *InForce) { n.KAS, n.MinKATO = 0, 0 }, "node n2: it has no NVMe/TCP transport"},
 	} {
 		t.Run(name, func(t *testing.T) {

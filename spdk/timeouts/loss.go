@@ -80,7 +80,7 @@ func (t terms) losses() []Loss {
 		{ReplicaKilled, 0, t.ejected(0), remove, t.leg.FastIOFail},
 		{ReplicaCutOff, cut, cut + t.ejected(reconnect), cut + remove, warning},
 		{ReplicaHung, noticed, noticed + t.ejected(greetingLimit), noticed + remove, 0},
-		{ReplicaDiskHung, t.ioTimeout, t.ioTimeout, 0, 0},
+		{ReplicaDiskHung, t.ioTimeout, 2 * t.ioTimeout, 0, 0}, // a write waits once, a read twice (Derive)
 	}
 }
 

@@ -23,7 +23,7 @@ func TestWorstCasesCoverWhatWasMeasured(t *testing.T) {
 		{ReplicaHung, 2 * time.Second, 8 * time.Second, time.Minute, 10800 * time.Millisecond, 12 * time.Second},
 		{ReplicaHung, 4 * time.Second, 14 * time.Second, time.Minute, 12800 * time.Millisecond, 18 * time.Second},
 		{ReplicaHung, 4 * time.Second, 5 * time.Second, time.Minute, 7700 * time.Millisecond, 9 * time.Second},
-		{ReplicaDiskHung, 2 * time.Second, 8 * time.Second, 8 * time.Second, 8 * time.Second, 8 * time.Second},
+		{ReplicaDiskHung, 2 * time.Second, 8 * time.Second, 8 * time.Second, 8 * time.Second, 16 * time.Second},
 	} {
 		v := Values{
 			Node: Node{KeepAlive: 2 * time.Second, IOTimeout: c.ioTimeout, TransportAck: 10},

@@ -87,6 +87,9 @@ const (
 
 // Derive returns the values for the budgets, or an error that names the line of the invariant that cannot hold.
 //
+// A disk that hangs takes two I/O timeouts: a read that has timed out is answered by another leg and then written back to the one that
+// failed (module/bdev/raid/raid1.c, raid1_correct_read_error), before the leg is ejected.
+//
 // CtrlrLoss is little above FastIOFail: the raid has ejected the leg by then, and until then it may hold all writes for the sake of
 // one that hangs (terms.losses).
 func Derive(b Budgets) (Values, error) {
@@ -97,7 +100,7 @@ func Derive(b Budgets) (Values, error) {
 		Node: Node{
 			KeepAlive:    keepAlive,
 			AdminTimeout: 2 * keepAlive,
-			IOTimeout:    s - margin,
+			IOTimeout:    (s - margin) / 2,
 			TransportAck: ackExponent(keepAlive / 2),
 			KAS:          5,
 			MinKATO:      keepAlive,
@@ -125,7 +128,7 @@ func (v Values) check(b Budgets) error {
 			"3: an unanswered keep-alive is noticed before an I/O timeout (1.5 keep-alive < I/O timeout)"},
 		{v.Stall()+margin < HostIOTimeout, fmt.Sprintf("4: the stall and %s are less than the kernel's I/O timeout of %s", margin, HostIOTimeout)},
 		{v.Removal() < h.CtrlLoss, "5: a leg is gone before the host gives the target up"},
-		{h.CtrlLoss >= b.TargetLoss.Truncate(time.Second) && b.TargetLoss > v.Stall(), "6: the host waits as long as the target loss budget, which covers a failover"},
+		{h.CtrlLoss >= b.TargetLoss.Truncate(time.Second) && b.TargetLoss > b.ReplicaStall, "6: the host waits as long as the target loss budget, which is above the replica stall budget and so covers a failover"},
 		{RPC < CSI && CSI < Sidecar, "7: one SPDK call < one CSI call < the sidecar's timeout"},
 		{l.FastIOFail >= 2*(WatchInterval+RecordTime) && n.Ack() > 0 && n.Ack() < n.KeepAlive,
 			"9: fast I/O fail >= 2 x (watch interval + time to record), and a connection without an ACK is closed before the keep-alive gives it up"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/uuid"
@@ -16,15 +17,13 @@ import (
 // its own or of the connection.
 type faulty struct {
 	spdk.Caller
-	at    int // the call to fail, counted from 0; -1 fails none
+	at    int64 // the call to fail, counted from 0; -1 fails none
 	after bool
-	calls int
+	calls atomic.Int64 // some are made side by side
 }
 
 func (f *faulty) Call(ctx context.Context, method string, params, result any) error {
-	n := f.calls
-	f.calls++
-	if n != f.at {
+	if f.calls.Add(1)-1 != f.at {
 		return f.Caller.Call(ctx, method, params, result)
 	}
 	if !f.after {
@@ -45,7 +44,7 @@ func everyFault(t *testing.T, tg *target, operate func(*spdk.Node) error, check 
 	ok(t, operate(spdk.NewNode("counted", count)))
 	check()
 	ok(t, undo(tg.Node))
-	for i := range count.calls {
+	for i := range count.calls.Load() {
 		for _, after := range []bool{false, true} {
 			err := operate(spdk.NewNode("faulty", &faulty{Caller: tg.rpc, at: i, after: after}))
 			if !errors.Is(err, spdk.ErrUnreachable) && !errors.Is(err, spdk.ErrUnknownOutcome) {

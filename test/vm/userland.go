@@ -13,7 +13,7 @@ import (
 
 // programs are what the guest has besides busybox, by the names they are run by.
 var programs = []string{
-	"blkid", "mount", "umount", "losetup", "findmnt", "blockdev",
+	"blkid", "mount", "umount", "losetup", "findmnt", "blockdev", "fstrim",
 	"mke2fs", "mkfs.ext4", "e2fsck", "fsck.ext4", "resize2fs", "tune2fs", "dumpe2fs", "debugfs",
 	"mkfs.xfs", "xfs_growfs", "xfs_repair", "xfs_io", "xfs_db",
 }

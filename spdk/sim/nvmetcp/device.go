@@ -23,7 +23,8 @@ type Device interface {
 	Flush(ctx context.Context) error
 }
 
-// Deallocator is a Device that may be unable to deallocate. One without the method is able.
+// Deallocator is a Device that may not announce that it can deallocate; the command is tried all the same, as SPDK does. One without the
+// method announces it.
 type Deallocator interface{ CanDeallocate() bool }
 
 func canDeallocate(d Device) bool {

@@ -42,6 +42,7 @@ type Controller struct {
 	maxZeroes int64 // blocks of one Write Zeroes
 	maxDSM    int64 // blocks of one range of Dataset Management
 	hasANA    bool
+	canDSM    bool // Dataset Management is announced
 	anaGroups int
 	oaes      uint32
 
@@ -219,6 +220,7 @@ func (c *Controller) identify(ctx context.Context) error {
 		c.depth = min(c.depth, limit)
 	}
 	c.hasANA = out[76]&(1<<3) != 0
+	c.canDSM = le.Uint16(out[520:])&(1<<2) != 0
 	c.anaGroups = int(le.Uint32(out[348:]))
 	c.oaes = le.Uint32(out[92:]) & (aecNamespace | aecANA | aecDiscovery)
 	if c.cfg.KATO > 0 {
@@ -286,6 +288,9 @@ func (c *Controller) CNTLID() uint16 { return c.cntlid }
 
 // GrantedKATO is the keep-alive timeout that the target granted, 0 if there is none.
 func (c *Controller) GrantedKATO() time.Duration { return c.kato }
+
+// CanDeallocate says whether the target announces Dataset Management, without which Linux has no discard.
+func (c *Controller) CanDeallocate() bool { return c.canDSM }
 
 // Done is closed when the association has ended and its goroutines have returned.
 func (c *Controller) Done() <-chan struct{} { return c.done }

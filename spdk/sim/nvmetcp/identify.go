@@ -171,7 +171,7 @@ func (a *association) identifyController(out []byte) {
 	le.PutUint32(out[92:], oaes)
 }
 
-// canDeallocate says whether every namespace can (nvmf_ctrlr_dsm_supported). The caller holds s.mu.
+// canDeallocate says whether every namespace announces it (nvmf_ctrlr_dsm_supported). The caller holds s.mu.
 func (s *Subsystem) canDeallocate() bool {
 	for _, ns := range s.namespaces {
 		if !canDeallocate(ns.Device) {

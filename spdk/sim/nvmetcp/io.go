@@ -37,9 +37,6 @@ func (ns *namespace) run(ctx context.Context, r *request) *StatusError {
 	case opFlush:
 		return status(dev.Flush(ctx))
 	case opDSM:
-		if !canDeallocate(dev) {
-			return generic(SCInvalidOpcode).dnr()
-		}
 		return ns.deallocate(ctx, r)
 	case opRead, opWrite, opCompare, opWriteZeroes:
 	default:

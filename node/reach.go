@@ -1,0 +1,104 @@
+package node
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/holdfast-csi/holdfast/node/nvmeof"
+	"github.com/holdfast-csi/holdfast/spdk/converge"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// reachInterval is how often this machine's paths to all volumes are looked at, in one sweep. A path that ends with its raid host is
+// noticed sooner (lost).
+const reachInterval = 4 * time.Second
+
+// reach looks which volumes this machine doesn't reach, whatever their raid hosts answer: as when a target has forgotten its host.
+func (w *watcher) reach(ctx context.Context) {
+	now := w.clock.Now()
+	w.mu.Lock()
+	due := now.Sub(w.reachedAt) >= reachInterval
+	all := make([]*watchedVolume, 0, len(w.watched))
+	if due {
+		w.reachedAt = now
+		for _, wv := range w.watched {
+			all = append(all, wv)
+		}
+	}
+	w.mu.Unlock()
+	if len(all) == 0 {
+		return
+	}
+	controllers, err := w.server.fabrics.Controllers(volume.NQNPrefix)
+	if err != nil {
+		klog.FromContext(ctx).Info("Paths to staged volumes can't be looked at", "err", err)
+		return
+	}
+	live := map[[2]string]bool{}
+	for _, c := range controllers {
+		live[[2]string{c.NQN, c.Address}] = c.State == nvmeof.StateLive
+	}
+	for _, wv := range all {
+		wv.mu.Lock()
+		switch v := wv.record; {
+		case v == nil || v.Assembly.Held || live[[2]string{v.NQN(), w.address(v.Assembly.RaidHost)}]:
+			wv.unreachedSince = time.Time{}
+		case wv.unreachedSince.IsZero():
+			wv.unreachedSince = now
+		}
+		wv.mu.Unlock()
+	}
+}
+
+// reconnect makes sure of this machine's path to the raid host where a sweep has missed it.
+func (w *watcher) reconnect(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
+	wv.mu.Lock()
+	since := wv.unreachedSince
+	wv.mu.Unlock()
+	if since.IsZero() {
+		return nil
+	}
+	paths, err := w.server.fabrics.Paths(ctx, v.NQN())
+	if err != nil || len(paths) == 0 { // being attached or detached
+		return err
+	}
+	klog.FromContext(ctx).Info("Volume isn't reached", "volumeID", v.ID, "raidHost", v.Assembly.RaidHost, "since", since)
+	return w.connectPath(ctx, v, v.Assembly.RaidHost)
+}
+
+// unreached says that a raid host is to be left which this machine hasn't reached for a whole stall budget, though it answers.
+func (w *watcher) unreached(ctx context.Context, wv *watchedVolume, v *volume.Volume) loss {
+	wv.mu.Lock()
+	since := wv.unreachedSince
+	wv.mu.Unlock()
+	if since.IsZero() || v.Standby == nil || w.clock.Since(since) < v.Parameters.Budgets.ReplicaStall {
+		return loss{}
+	}
+	paths, live := w.paths(ctx, v)
+	if live {
+		return loss{}
+	}
+	return loss{why: "its target lets this machine in no more", address: w.address(v.Assembly.RaidHost), paths: paths}
+}
+
+// excuse has the time in which a volume is not reached begin again: its raid host is lost.
+func (wv *watchedVolume) excuse(now time.Time) {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	if !wv.unreachedSince.IsZero() {
+		wv.unreachedSince = now
+	}
+}
+
+// blind says that a raid host is to be left which has lost sight of all good legs while the standby sees one: its raid is about to lose
+// its last leg, and the host its namespace. It acknowledges nothing meanwhile, and tells which legs it had when the host has left it.
+func (w *watcher) blind(ctx context.Context, v *volume.Volume, seen watchedNode) loss {
+	legs, _ := converge.LegHealth(v, *v.Assembly, seen.health)
+	if v.Standby == nil || !v.Standby.Running || slices.ContainsFunc(v.GoodLegs(*v.Assembly), func(id string) bool { return legs[id].Connected }) || !w.standbySees(ctx, v) {
+		return loss{}
+	}
+	return loss{why: "it has lost sight of every good leg", asked: true, address: w.address(v.Assembly.RaidHost)}
+}
