@@ -30,6 +30,8 @@ type lvolStock struct {
 	downFor  time.Duration
 	lvstores map[string]bool
 	lvols    map[string]bool // as lvstore/name
+	// bytes is what each lvol holds of its lvstore.
+	bytes map[string]int64
 }
 
 // lookForLvols lists the lvols of all nodes, with a few calls a node however many volumes there are.
@@ -39,7 +41,7 @@ func (s *Server) lookForLvols(ctx context.Context) map[string]lvolStock {
 	var wg sync.WaitGroup
 	for _, node := range s.cluster.Nodes() {
 		wg.Go(func() {
-			st := lvolStock{lvstores: map[string]bool{}, lvols: map[string]bool{}}
+			st := lvolStock{lvstores: map[string]bool{}, lvols: map[string]bool{}, bytes: map[string]int64{}}
 			limited, cancel := context.WithTimeout(ctx, inventoryTimeout)
 			defer cancel()
 			stores, err := node.LvStores(limited)
@@ -51,6 +53,7 @@ func (s *Server) lookForLvols(ctx context.Context) map[string]lvolStock {
 				err = lvolsErr
 				for _, l := range lvols {
 					st.lvols[l.LvStore+"/"+l.Name] = true
+					st.bytes[l.LvStore+"/"+l.Name] = l.AllocatedBytes
 				}
 			}
 			st.err, st.downFor = err, s.carer.notice(node.Name, err, s.clock.Now())

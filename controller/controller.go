@@ -56,6 +56,13 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	for _, v := range volumes {
 		s.ledger.set(v)
 	}
+	snapshots, err := o.Store.ListSnapshots(ctx, "", 0)
+	if err != nil {
+		return nil, fmt.Errorf("read the records of all snapshots: %w", err)
+	}
+	for _, sn := range snapshots {
+		s.ledger.setSnapshot(sn)
+	}
 	return s, nil
 }
 
@@ -106,7 +113,7 @@ func (s *Server) Sweep(ctx context.Context) error {
 		})
 	}
 	_ = group.Wait() // no function of it fails
-	return errors.Join(errs...)
+	return errors.Join(errors.Join(errs...), s.sweepSnapshots(ctx, volumes, stocks))
 }
 
 // sweepers is how many volumes are swept side by side.

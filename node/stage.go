@@ -160,6 +160,9 @@ func (s *Server) own(ctx context.Context, id string) (*volume.Volume, error) {
 			return false, fmt.Errorf("%w: node %s has it staged", volume.ErrInUse, v.Owner)
 		}
 		changed := v.Owner != s.name
+		if changed {
+			v.VoidSnapshot("the volume was staged while it was taken") // it counts on nobody writing
+		}
 		v.Owner = s.name
 		return changed, nil
 	})

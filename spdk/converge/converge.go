@@ -194,9 +194,9 @@ func (c *Converger) act(ctx context.Context, v *volume.Volume, a volume.Action) 
 	}
 	switch a.Kind {
 	case volume.CreateReplica:
-		_, err = node.CreateLvol(ctx, spdk.LvolSpec{LvStore: r.LvStore, Name: v.LvolName(r), SizeBytes: v.SizeBytes, Thin: v.Parameters.Thin, ClearMethod: node.ClearMethod})
+		err = createReplica(ctx, v, r, node)
 	case volume.DeleteReplica:
-		err = node.DeleteLvol(ctx, r.LvStore, v.LvolName(r))
+		err = deleteReplica(ctx, v, r, node)
 	case volume.GrowReplica:
 		err = node.ResizeLvol(ctx, r.LvStore, v.LvolName(r), v.SizeBytes)
 	case volume.ExportReplica:

@@ -135,6 +135,11 @@ func observeReplica(ctx context.Context, node *Node, v *volume.Volume, r volume.
 		return volume.ReplicaView{}, false, err
 	}
 	view := volume.ReplicaView{SizeBytes: size}
+	if exists {
+		if view.Unfinished, err = unfinished(ctx, node, v, r); err != nil {
+			return volume.ReplicaView{}, false, err
+		}
+	}
 	if v.Assemblies == 0 {
 		return view, exists, nil
 	}

@@ -27,6 +27,8 @@ type NodeView struct {
 // ReplicaView is an lvol and its export.
 type ReplicaView struct {
 	SizeBytes int64
+	// Unfinished: it was begun as a clone and doesn't have its content or its size yet.
+	Unfinished bool
 	// Exported says that its subsystem is complete; Hosts are the NQNs it allows. A subsystem begun and not finished has
 	// ExportBegun alone.
 	ExportBegun, Exported bool
@@ -200,7 +202,7 @@ func (p *planner) createReplicas() {
 		if !ok {
 			continue
 		}
-		if found, exists := view.Replicas[r.ID]; !exists {
+		if found, exists := view.Replicas[r.ID]; !exists || found.Unfinished {
 			p.do(CreateReplica, r.Node, r.ID)
 		} else if p.small(found) {
 			p.do(GrowReplica, r.Node, r.ID)

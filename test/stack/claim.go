@@ -24,6 +24,8 @@ type ClaimSpec struct {
 	FSType     string
 	SizeBytes  int64
 	Parameters map[string]string
+	// Content is what it is made of; nil is nothing.
+	Content *csi.VolumeContentSource
 	// Retry makes failed calls again, as a CO does, until the context ends.
 	Retry bool
 }
@@ -61,6 +63,7 @@ func (s *Stack) Claim(ctx context.Context, spec ClaimSpec) (*Claim, error) {
 		resp, err := s.Controller.CreateVolume(ctx, &csi.CreateVolumeRequest{
 			Name: spec.Name, VolumeCapabilities: []*csi.VolumeCapability{c.capability},
 			CapacityRange: &csi.CapacityRange{RequiredBytes: spec.SizeBytes}, Parameters: spec.Parameters,
+			VolumeContentSource: spec.Content,
 		})
 		c.ID = resp.GetVolume().GetVolumeId()
 		return err

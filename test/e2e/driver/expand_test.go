@@ -86,7 +86,7 @@ func TestFileSystemGrowsWhileAPodWrites(t *testing.T) {
 			c := newClaimThat(t, s, true, fsType, nil)
 			c.publish()
 			c.standby()
-			written := c.writeFiles()
+			written := c.writeFiles(150)
 			begin := time.Now()
 			c.expand(online, true)
 			t.Logf("grown online after %s", time.Since(begin).Round(time.Millisecond))

@@ -4,6 +4,7 @@ package driver
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -143,10 +144,10 @@ func TestReadOnlyPublicationRefusesWrites(t *testing.T) {
 	s.wantNothingLeft(t)
 }
 
-// writeFiles writes 150 files in the guest, syncing each, until done, and returns the checksum of all. A write that fails is an
-// error of the test.
-func (c *claim) writeFiles() <-chan string {
-	load := "i=0; while [ $i -lt 150 ]; do dd if=/dev/urandom of=" + c.Pod + "/f$i bs=64k count=4 conv=fsync 2>/dev/null || exit 1; i=$((i+1)); done; cat " +
+// writeFiles writes so many files, more than 20, in the guest, syncing each, until done, and returns the checksum of all. A write that
+// fails is an error of the test.
+func (c *claim) writeFiles(files int) <-chan string {
+	load := "i=0; while [ $i -lt " + strconv.Itoa(files) + " ]; do dd if=/dev/urandom of=" + c.Pod + "/f$i bs=64k count=4 conv=fsync 2>/dev/null || exit 1; i=$((i+1)); done; cat " +
 		c.Pod + "/f* | sha256sum"
 	written := make(chan string, 1)
 	go func() {
@@ -188,7 +189,7 @@ func TestKilledReplicaDoesNotDisturbThePod(t *testing.T) {
 	if victim == c.raidHost() {
 		victim = s.Targets[1]
 	}
-	written := c.writeFiles()
+	written := c.writeFiles(150)
 	must(t, victim.Set(t.Context(), stack.Killed, true))
 	sum := <-written
 	must(t, victim.Set(t.Context(), stack.Killed, false))
@@ -208,7 +209,7 @@ func TestRestartedRaidHostDoesNotDisturbThePod(t *testing.T) {
 	c := newClaim(t, s, "ext4", nil)
 	c.publish()
 	host := c.raidHost()
-	written := c.writeFiles()
+	written := c.writeFiles(150)
 	must(t, host.Set(t.Context(), stack.Killed, true))
 	must(t, host.Set(t.Context(), stack.Killed, false))
 	c.wantFiles(<-written)
