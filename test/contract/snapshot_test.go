@@ -353,3 +353,36 @@ func TestDeletedSnapshotsAndClonesLeaveNothingForTheNext(t *testing.T) {
 		}
 	}
 }
+
+// A snapshot waits for what its lvol executes. The name of one that is being taken is not free, and that of one that was not, or is gone, is.
+func TestSnapshotThatIsBeingTakenIsNotWithdrawn(t *testing.T) {
+	tg := targets(t, 1)[0]
+	bdev, ctx := errorBdev(t, tg), t.Context()
+	store := unique()
+	ok(t, tg.rpc.Call(ctx, "bdev_lvol_create_lvstore", map[string]any{"bdev_name": bdev, "lvs_name": store, "cluster_sz": mib}, nil))
+	atEnd(t, "delete lvstore", func(ctx context.Context) error {
+		return tg.rpc.Call(ctx, "bdev_lvol_delete_lvstore", map[string]any{"lvs_name": store}, nil)
+	})
+	l, err := tg.CreateLvol(ctx, spdk.LvolSpec{LvStore: store, Name: unique(), SizeBytes: 2 * mib})
+	ok(t, err)
+	h := use(t, tg, l)
+	name := unique()
+	ok(t, tg.WithdrawSnapshot(ctx, store, name))
+	ok(t, tg.rpc.Call(ctx, "bdev_error_inject_error", map[string]any{"name": bdev, "io_type": "write", "error_type": "pending", "num": 1}, nil))
+	wrote, taken := make(chan error, 1), make(chan error, 1)
+	go func() { wrote <- h.tryWrite(ctx, 1) }()
+	<-time.After(chance) // to reach the device
+	go func() { taken <- tg.TakeSnapshot(ctx, store, l.Name, name) }()
+	<-time.After(chance) // to begin
+	if err := tg.WithdrawSnapshot(ctx, store, name); !errors.Is(err, spdk.ErrBusy) {
+		t.Errorf("while it is being taken: %v, want busy", err)
+	}
+	ok(t, tg.rpc.Call(ctx, "bdev_error_resume_pending", map[string]any{"name": bdev}, nil))
+	ok(t, <-wrote)
+	ok(t, <-taken)
+	ok(t, tg.WithdrawSnapshot(ctx, store, name))
+	if _, err := tg.Lvol(ctx, store, name); !errors.Is(err, spdk.ErrNotFound) {
+		t.Errorf("still there: %v", err)
+	}
+	ok(t, h.Close())
+}
