@@ -44,11 +44,19 @@ func (c *call) lvolSnapshot() {
 		l.store.pending = map[string]bool{}
 	}
 	l.store.pending[req.Snapshot] = true
-	c.p.spawn(func(context.Context) {
-		b := l.blob.snapshot()
+	c.p.spawn(func(ctx context.Context) {
+		rc := errnoOf(l.store.bs.touchMetadata(ctx))
+		var b *blob
+		if rc == 0 {
+			b = l.blob.snapshot()
+		}
 		l.blob.busy.Store(false)
 		c.p.locked(func() {
 			delete(l.store.pending, req.Snapshot)
+			if rc != 0 {
+				c.fail(codeInvalidParams, rc.strerror())
+				return
+			}
 			c.answerLvol(c.p.addLvol(l.store, req.Snapshot, b))
 		})
 	})
