@@ -110,3 +110,25 @@ func (n *Node) DeleteSnapshot(ctx context.Context, lvstore, name string) error {
 	}
 	return n.DeleteLvol(ctx, lvstore, name)
 }
+
+// WithdrawSnapshot deletes a snapshot's lvol, of which it isn't known whether it was made, and returns when none of that name will be made any
+// more by a call that is under way: ErrBusy while one may be, as on a disk that hangs. SPDK keeps the name of an lvol that it is making
+// (lib/lvol/lvol.c, lvs_verify_lvol_name); whether it does is found out by making an lvol of that name, which is deleted again.
+func (n *Node) WithdrawSnapshot(ctx context.Context, lvstore, name string) error {
+	if err := n.DeleteSnapshot(ctx, lvstore, name); err != nil {
+		return err
+	}
+	if _, err := n.lvStore(ctx, lvstore); isNotFound(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	_, err := BdevLvolCreate(ctx, n.rpc, BdevLvolCreateParams{LvolName: name, LvsName: lvstore, SizeInMiB: 1, ThinProvision: true})
+	switch {
+	case err == nil:
+		return n.DeleteLvol(ctx, lvstore, name)
+	case answered(err):
+		return n.wrap(fmt.Errorf("%w: it may still be being made: %w", ErrBusy, err), "withdraw snapshot %s/%s", lvstore, name)
+	}
+	return n.wrap(err, "withdraw snapshot %s/%s", lvstore, name)
+}

@@ -52,7 +52,11 @@ func (c *Converger) DeleteSnapshots(ctx context.Context, s *volume.Snapshot) (go
 	for _, l := range s.InState(volume.SnapshotRemoving) {
 		wg.Go(func() {
 			node, err := c.cluster.Node(l.Node)
-			if err == nil {
+			switch {
+			case err != nil:
+			case l.Unsure:
+				err = node.WithdrawSnapshot(ctx, l.LvStore, s.LvolName(l))
+			default:
 				err = node.DeleteSnapshot(ctx, l.LvStore, s.LvolName(l))
 			}
 			mu.Lock()

@@ -48,6 +48,8 @@ type SnapshotReplica struct {
 	Node    string               `json:"node"`
 	LvStore string               `json:"lvstore"`
 	State   SnapshotReplicaState `json:"state"`
+	// Unsure: SPDK may still be about to make it, as on a disk that hangs, so that it is not known to be gone by its absence.
+	Unsure bool `json:"unsure,omitempty"`
 	// Bytes is what it holds of its lvstore. It grows when an older snapshot on which it lies is deleted.
 	Bytes int64 `json:"bytes"`
 }
@@ -96,7 +98,7 @@ func (s *Snapshot) Usable() bool {
 func (s *Snapshot) GiveUpAttempt() {
 	for i := range s.Replicas {
 		if s.Replicas[i].State == SnapshotPlanned {
-			s.Replicas[i].State = SnapshotRemoving
+			s.Replicas[i].State, s.Replicas[i].Unsure = SnapshotRemoving, true
 		}
 	}
 }
@@ -104,6 +106,7 @@ func (s *Snapshot) GiveUpAttempt() {
 // Delete has the snapshot and all its lvols go.
 func (s *Snapshot) Delete() {
 	s.Phase = SnapshotDeleting
+	s.GiveUpAttempt()
 	for i := range s.Replicas {
 		s.Replicas[i].State = SnapshotRemoving
 	}

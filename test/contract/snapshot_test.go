@@ -353,3 +353,74 @@ func TestDeletedSnapshotsAndClonesLeaveNothingForTheNext(t *testing.T) {
 		}
 	}
 }
+
+// lvolOnErrorBdev makes a thick lvol on a disk on which commands can be made to hang.
+func lvolOnErrorBdev(t *testing.T, tg *target) (bdev string, l spdk.Lvol) {
+	t.Helper()
+	bdev = errorBdev(t, tg)
+	store := unique()
+	ok(t, tg.rpc.Call(t.Context(), "bdev_lvol_create_lvstore", map[string]any{"bdev_name": bdev, "lvs_name": store, "cluster_sz": mib}, nil))
+	atEnd(t, "delete lvstore", func(ctx context.Context) error {
+		return tg.rpc.Call(ctx, "bdev_lvol_delete_lvstore", map[string]any{"lvs_name": store}, nil)
+	})
+	l, err := tg.CreateLvol(t.Context(), spdk.LvolSpec{LvStore: store, Name: unique(), SizeBytes: 2 * mib})
+	ok(t, err)
+	return bdev, l
+}
+
+// hang makes the next command of a kind hang, and resume lets it go on.
+func (tg *target) hang(t *testing.T, bdev, kind string) (resume func()) {
+	t.Helper()
+	ok(t, tg.rpc.Call(t.Context(), "bdev_error_inject_error", map[string]any{"name": bdev, "io_type": kind, "error_type": "pending", "num": 1}, nil))
+	return func() {
+		t.Helper()
+		ok(t, tg.rpc.Call(t.Context(), "bdev_error_resume_pending", map[string]any{"name": bdev}, nil))
+	}
+}
+
+// The name of a snapshot that is being taken is not free; that of one that was not, or is gone, is.
+func TestSnapshotThatIsBeingTakenIsNotWithdrawn(t *testing.T) {
+	tg, ctx := targets(t, 1)[0], t.Context()
+	bdev, l := lvolOnErrorBdev(t, tg)
+	name := unique()
+	ok(t, tg.WithdrawSnapshot(ctx, l.LvStore, name))
+	resume := tg.hang(t, bdev, "all")
+	taken := make(chan error, 1)
+	go func() { taken <- tg.TakeSnapshot(ctx, l.LvStore, l.Name, name) }()
+	<-time.After(chance) // to begin
+	if err := tg.WithdrawSnapshot(ctx, l.LvStore, name); !errors.Is(err, spdk.ErrBusy) {
+		t.Errorf("while it is being taken: %v, want busy", err)
+	}
+	resume()
+	ok(t, <-taken)
+	ok(t, tg.WithdrawSnapshot(ctx, l.LvStore, name))
+	if _, err := tg.Lvol(ctx, l.LvStore, name); !errors.Is(err, spdk.ErrNotFound) {
+		t.Errorf("still there: %v", err)
+	}
+}
+
+// Only who drains before knows that nothing lands in a snapshot after it was taken.
+func TestSnapshotDoesNotWaitForAWriteThatExecutes(t *testing.T) {
+	tg, ctx := targets(t, 1)[0], t.Context()
+	bdev, l := lvolOnErrorBdev(t, tg)
+	e := exportLvol(t, l, userNQN)
+	export(t, tg, e)
+	h := mustConnect(t, e, userNQN)
+	resume := tg.hang(t, bdev, "write")
+	wrote := make(chan error, 1)
+	go func() { wrote <- h.tryWrite(ctx, 1) }()
+	<-time.After(chance) // to reach the device
+	name := unique()
+	ok(t, tg.TakeSnapshot(ctx, l.LvStore, l.Name, name))
+	select {
+	case err := <-wrote:
+		t.Errorf("the write has ended: %v", err)
+	default:
+	}
+	resume()
+	ok(t, <-wrote)
+	ok(t, h.Close())
+	ok(t, tg.Unexport(ctx, e.NQN))
+	ok(t, tg.DeleteLvol(ctx, l.LvStore, l.Name))
+	ok(t, tg.DeleteSnapshot(ctx, l.LvStore, name))
+}
