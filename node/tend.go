@@ -111,6 +111,11 @@ func (wv *watchedVolume) wants() bool {
 			return true
 		}
 	}
+	for _, r := range v.InState(volume.ReplicaInSync, volume.ReplicaSuspect) {
+		if slices.Contains(v.Assembly.Legs, r.ID) && wv.memory[r.ID].Since.IsZero() { // its target may be back and lack the export
+			return true
+		}
+	}
 	return v.Standby == nil && wantsStandby(v) || v.Standby != nil && (wv.ready != v.Standby.Number || stale(v))
 }
 

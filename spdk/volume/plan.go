@@ -132,6 +132,7 @@ func Plan(v *Volume, seen Observed) Steps {
 			p.bringUp(a)
 			p.dropLegs(a)
 		}
+		p.reopenLegs(*v.Assembly)
 		p.rebuild(*v.Assembly)
 		p.unexportStrangers()
 		p.closeLegs()
@@ -292,6 +293,21 @@ func (p *planner) exportLeg(id string) bool {
 	}
 	p.do(ExportReplica, r.Node, id)
 	return false
+}
+
+// reopenLegs exports the legs of a raid that runs whose targets were started again: a leg that comes back before its raid has ejected it has
+// missed nothing. While a switch is on its way that is the switch's to do.
+func (p *planner) reopenLegs(a Assembly) {
+	host := p.seen.Nodes[a.RaidHost]
+	if a.Held || host.Err != nil || host.Raid == nil || !host.Raid.Online {
+		return
+	}
+	for _, r := range p.volume.InState(ReplicaInSync, ReplicaSuspect) {
+		view := p.seen.Nodes[r.Node]
+		if seen, exists := view.Replicas[r.ID]; view.Err == nil && exists && !seen.Exported && slices.Contains(a.Legs, r.ID) {
+			p.do(ExportReplica, r.Node, r.ID)
+		}
+	}
 }
 
 func (p *planner) attachLegs(a Assembly, host NodeView) bool {
