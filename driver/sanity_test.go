@@ -83,7 +83,6 @@ var notAnnounced = []string{
 	"SNAPSHOT_ACCESSIBILITY_CONSTRAINTS not supported", "Volume Cloning not supported",
 	"Modify volume not supported", "Modify Volume not supported", "ControllerModifyVolume not supported",
 	"ControllerExpandVolume not supported", "NodeExpandVolume not supported",
-	"ControllerGetVolumeHealth not supported", "ControllerListVolumeHealth not supported", "NodeGetVolumeHealth not supported", "NodeGetStorageHealth not supported",
 	"GroupControllerService not supported", "VolumeGroupSnapshots not supported",
 	// The limit is the CO's to keep: the driver only tells it.
 	"testnodevolumeattachlimit not enabled",

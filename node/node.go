@@ -53,6 +53,7 @@ type Mounts interface {
 	Unmount(ctx context.Context, target string) error
 	Remove(target string) error
 	Mounts(path string) ([]mount.Mounted, error)
+	ReadOnly(path string) (bool, error)
 }
 
 // Options are what a Server is made of.
@@ -116,6 +117,8 @@ func (s *Server) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRe
 	for _, c := range []csi.NodeServiceCapability_RPC_Type{
 		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
 		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+		csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
+		csi.NodeServiceCapability_RPC_GET_STORAGE_HEALTH,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 	} {
 		resp.Capabilities = append(resp.Capabilities, &csi.NodeServiceCapability{

@@ -143,6 +143,8 @@ type disk struct {
 
 	mu       sync.Mutex
 	readOnly bool
+	// damaged: the file system on it refuses writes.
+	damaged bool
 }
 
 func (d *disk) isReadOnly() bool {
