@@ -130,7 +130,11 @@ func (s *Server) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (
 		//nolint:nilerr // there is no room for what can't be served
 		return &csi.GetCapacityResponse{}, nil
 	}
-	largest, total, err := s.capacity(ctx, p)
+	zone := req.GetAccessibleTopology().GetSegments()[volume.TopologyZone]
+	if p.Access == volume.AccessZone && req.GetAccessibleTopology() != nil && zone == "" {
+		return &csi.GetCapacityResponse{}, nil // no volume can be used from outside all zones
+	}
+	largest, total, err := s.capacity(ctx, p, zone)
 	if err != nil {
 		return nil, fmt.Errorf("read the capacity of the SPDK nodes: %w", err)
 	}
