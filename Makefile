@@ -27,7 +27,7 @@ test: ## Run all tests that need no root and no VM
 
 .PHONY: healing
 healing: ## Run failover and healing under every fault, 50 deleted replicas and 20 killed raid hosts in simulated time
-	go test -count=1 -timeout 20m -run 'NodeFails|LoseEachOther|FiftyTimes|TwentyTimes' ./test/healing
+	go test -count=1 -timeout 20m -run 'NodeFails|LoseEachOther|FiftyTimes|TwentyTimes|Snapshot' ./test/healing
 	go test -count=1 -timeout 20m -run TestSwitch ./node
 
 .PHONY: random

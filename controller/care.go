@@ -30,6 +30,8 @@ type lvolStock struct {
 	downFor  time.Duration
 	lvstores map[string]bool
 	lvols    map[string]bool // as lvstore/name
+	// bytes is what each lvol holds of its lvstore.
+	bytes map[string]int64
 }
 
 // lookForLvols lists the lvols of all nodes, with a few calls a node however many volumes there are.
@@ -39,7 +41,7 @@ func (s *Server) lookForLvols(ctx context.Context) map[string]lvolStock {
 	var wg sync.WaitGroup
 	for _, node := range s.cluster.Nodes() {
 		wg.Go(func() {
-			st := lvolStock{lvstores: map[string]bool{}, lvols: map[string]bool{}}
+			st := lvolStock{lvstores: map[string]bool{}, lvols: map[string]bool{}, bytes: map[string]int64{}}
 			limited, cancel := context.WithTimeout(ctx, inventoryTimeout)
 			defer cancel()
 			stores, err := node.LvStores(limited)
@@ -51,6 +53,7 @@ func (s *Server) lookForLvols(ctx context.Context) map[string]lvolStock {
 				err = lvolsErr
 				for _, l := range lvols {
 					st.lvols[l.LvStore+"/"+l.Name] = true
+					st.bytes[l.LvStore+"/"+l.Name] = l.AllocatedBytes
 				}
 			}
 			st.err, st.downFor = err, s.carer.notice(node.Name, err, s.clock.Now())
@@ -197,8 +200,11 @@ func (s *Server) replace(ctx context.Context, v *volume.Volume, stocks map[strin
 // rebuild has a volume that no node service owns rebuild its replicas: it is assembled for that alone if nobody uses it, and taken apart
 // when nothing is left to do.
 func (s *Server) rebuild(ctx context.Context, v *volume.Volume) error {
-	seen := s.converger.Observe(ctx, v)
 	if v.Assembly == nil {
+		seen, runErr := s.converger.RunAndObserve(ctx, v) // a replica that comes back is grown, if the volume was meanwhile
+		if err := converge.BesidesGrowth(runErr); err != nil && !errors.Is(err, volume.ErrNodeDown) {
+			return err
+		}
 		if !rebuildable(v, seen) {
 			return nil
 		}
@@ -208,10 +214,10 @@ func (s *Server) rebuild(ctx context.Context, v *volume.Volume) error {
 	if err != nil {
 		return err
 	}
-	if err := s.converger.Run(ctx, v); err != nil && !errors.Is(err, volume.ErrNodeDown) {
+	seen, err := s.converger.RunAndObserve(ctx, v)
+	if err = converge.BesidesGrowth(err); err != nil && !errors.Is(err, volume.ErrNodeDown) {
 		return err
 	}
-	seen = s.converger.Observe(ctx, v)
 	next, begin := volume.NextRebuild(v, seen, s.clock.Now())
 	surplus := v.Surplus()
 	rebuilding := len(v.InState(volume.ReplicaRebuilding)) > 0
@@ -243,13 +249,15 @@ func (s *Server) rebuild(ctx context.Context, v *volume.Volume) error {
 
 // rebuildable says whether a replica that is no source could be rebuilt if the volume ran: it is there, and so is a source.
 func rebuildable(v *volume.Volume, seen volume.Observed) bool {
-	there := func(r volume.Replica) bool {
+	there := func(r volume.Replica, fits func(bytes int64) bool) bool {
 		view, known := seen.Nodes[r.Node]
 		replica, exists := view.Replicas[r.ID]
-		return known && view.Err == nil && exists && replica.SizeBytes == v.SizeBytes
+		return known && view.Err == nil && exists && fits(replica.SizeBytes)
 	}
-	return slices.ContainsFunc(v.InState(volume.ReplicaInSync), there) &&
-		slices.ContainsFunc(v.InState(volume.ReplicaOutOfSync, volume.ReplicaSuspect), there)
+	source := func(r volume.Replica) bool { return there(r, v.Fits) }
+	target := func(r volume.Replica) bool { return there(r, func(bytes int64) bool { return bytes == v.SizeBytes }) }
+	return slices.ContainsFunc(v.InState(volume.ReplicaInSync), source) &&
+		slices.ContainsFunc(v.InState(volume.ReplicaOutOfSync, volume.ReplicaSuspect), target)
 }
 
 // assembleForRebuild assembles a volume that nobody uses. A publication that comes meanwhile finds it running.
@@ -276,7 +284,7 @@ func (s *Server) assembleForRebuild(ctx context.Context, v *volume.Volume) error
 		return err
 	}
 	klog.FromContext(ctx).Info("Volume that nobody uses is assembled to rebuild its replicas", "volumeID", v.ID, "raidHost", v.Assembly.RaidHost)
-	err = s.converger.Run(ctx, v)
+	err = converge.BesidesGrowth(s.converger.Run(ctx, v))
 	var blocked *converge.BlockedError
 	if errors.As(err, &blocked) {
 		_, giveUpErr := s.giveUp(ctx, v, blocked)

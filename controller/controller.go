@@ -58,6 +58,13 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	for _, v := range volumes {
 		s.ledger.set(v)
 	}
+	snapshots, err := o.Store.ListSnapshots(ctx, "", 0)
+	if err != nil {
+		return nil, fmt.Errorf("read the records of all snapshots: %w", err)
+	}
+	for _, sn := range snapshots {
+		s.ledger.setSnapshot(sn)
+	}
 	return s, nil
 }
 
@@ -110,7 +117,7 @@ func (s *Server) Sweep(ctx context.Context) error {
 		})
 	}
 	_ = group.Wait() // no function of it fails
-	return errors.Join(errs...)
+	return errors.Join(errors.Join(errs...), s.sweepSnapshots(ctx, volumes, stocks))
 }
 
 // sweepers is how many volumes are swept side by side.
@@ -138,7 +145,8 @@ func (s *Server) sweepOne(ctx context.Context, id string, stocks map[string]lvol
 // unfinished says whether a record holds something that only waits for a node to answer.
 func unfinished(v *volume.Volume) bool {
 	return v.Phase == volume.PhaseDeleting || len(v.Retired) > 0 || len(v.InState(volume.ReplicaRemoving)) > 0 ||
-		v.Phase == volume.PhaseReady && len(v.InState(volume.ReplicaPlanned)) > 0 || v.Assembly != nil && v.Assembly.Stopping
+		v.Phase == volume.PhaseReady && len(v.InState(volume.ReplicaPlanned)) > 0 || v.Assembly != nil && v.Assembly.Stopping ||
+		v.GrowingFrom > 0 && v.Owner == ""
 }
 
 // finish goes on with what is unfinished and returns the record as it is then; nil if that is gone.
@@ -152,7 +160,10 @@ func (s *Server) finish(ctx context.Context, v *volume.Volume) (*volume.Volume, 
 	case v.Owner != "":
 		err = s.converger.RunReplicas(ctx, v)
 	default:
-		err = s.converger.Run(ctx, v)
+		var g growth
+		if v, g, err = s.grow(ctx, v); g.lacking != nil {
+			klog.FromContext(ctx).Info("Volume can't be grown yet", "volumeID", v.ID, "err", g.lacking)
+		}
 	}
 	if err != nil {
 		return nil, err

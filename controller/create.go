@@ -28,6 +28,8 @@ type order struct {
 	least      int64
 	parameters volume.Parameters
 	near       volume.Near
+	// content is what it is made of; nil is nothing.
+	content *volume.Content
 }
 
 // leastXFSBytes is the smallest device that mkfs.xfs takes (xfsprogs, mkfs/xfs_mkfs.c, validate_supported).
@@ -59,7 +61,9 @@ func (s *Server) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 	if err != nil {
 		return nil, fmt.Errorf("create volume %q: %w", o.name, err)
 	}
-	return &csi.CreateVolumeResponse{Volume: &csi.Volume{VolumeId: v.ID, CapacityBytes: v.SizeBytes, AccessibleTopology: s.accessible(v)}}, nil
+	return &csi.CreateVolumeResponse{Volume: &csi.Volume{
+		VolumeId: v.ID, CapacityBytes: v.SizeBytes, ContentSource: contentSource(v.Content), AccessibleTopology: s.accessible(v),
+	}}, nil
 }
 
 func readOrder(req *csi.CreateVolumeRequest) (order, error) {
@@ -72,8 +76,9 @@ func readOrder(req *csi.CreateVolumeRequest) (order, error) {
 	if err := checkCapabilities(req.GetVolumeCapabilities()); err != nil {
 		return order{}, invalid("%v", err)
 	}
-	if req.GetVolumeContentSource() != nil {
-		return order{}, invalid("volume_content_source: volumes can't be made from snapshots or other volumes")
+	content, err := readContent(req.GetVolumeContentSource())
+	if err != nil {
+		return order{}, err
 	}
 	if len(req.GetMutableParameters()) > 0 {
 		return order{}, invalid("mutable_parameters: there are none that could be set")
@@ -88,7 +93,8 @@ func readOrder(req *csi.CreateVolumeRequest) (order, error) {
 	}
 	return order{
 		name: req.GetName(), required: required, limit: limit, parameters: parameters, least: leastBytes(req.GetVolumeCapabilities(), parameters),
-		near: readNear(req.GetAccessibilityRequirements()),
+		near:    readNear(req.GetAccessibilityRequirements()),
+		content: content,
 	}, nil
 }
 
@@ -97,7 +103,11 @@ func (s *Server) create(ctx context.Context, id string, o order) (*volume.Volume
 	v, err := s.store.Get(ctx, id)
 	switch {
 	case errors.Is(err, volume.ErrNotFound):
-		if v, err = s.record(ctx, id, o); err != nil {
+		record := s.record
+		if o.content != nil {
+			record = s.recordContent
+		}
+		if v, err = record(ctx, id, o); err != nil {
 			return nil, err
 		}
 	case err != nil:
@@ -112,8 +122,11 @@ func (s *Server) create(ctx context.Context, id string, o order) (*volume.Volume
 			return nil, fmt.Errorf("%w: it can be used from zones %v only, wanted is one of %v", volume.ErrIncompatible, s.zonesOf(v), o.near.Zones)
 		}
 	}
-	if v.Phase == volume.PhaseReady {
+	switch {
+	case v.Phase == volume.PhaseReady:
 		return v, nil
+	case v.Content != nil:
+		return s.makeFromContent(ctx, v)
 	}
 	return s.makeReplicas(ctx, v)
 }
@@ -125,6 +138,8 @@ func (o order) fits(v *volume.Volume) error {
 		return fmt.Errorf("%w: its name is %q", volume.ErrIncompatible, v.Name)
 	case !v.Parameters.Equal(o.parameters):
 		return fmt.Errorf("%w: its parameters are %+v, asked for are %+v", volume.ErrIncompatible, v.Parameters, o.parameters)
+	case !sameContent(v.Content, o.content):
+		return fmt.Errorf("%w: it was made of %+v, asked for is %+v", volume.ErrIncompatible, v.Content, o.content)
 	case v.SizeBytes < o.required || o.limit > 0 && v.SizeBytes > o.limit:
 		return fmt.Errorf("%w: it has %d bytes, asked for are %d to %d", volume.ErrIncompatible, v.SizeBytes, o.required, o.limit)
 	}
@@ -193,7 +208,7 @@ func (s *Server) makeReplicas(ctx context.Context, v *volume.Volume) (*volume.Vo
 		if err == nil {
 			return s.ready(ctx, v.ID)
 		}
-		failed := failedReplicas(v, err)
+		failed := s.lostForGood(ctx, failedReplicas(v, err), err)
 		if len(failed) == 0 || ctx.Err() != nil {
 			return nil, err
 		}
@@ -206,7 +221,7 @@ func (s *Server) makeReplicas(ctx context.Context, v *volume.Volume) (*volume.Vo
 		for _, r := range failed {
 			moved.SetReplicaState(r.ID, volume.ReplicaRemoving, s.clock.Now().UTC())
 		}
-		if placeErr := s.place(ctx, moved, avoid); errors.Is(placeErr, volume.ErrNodeDown) {
+		if placeErr := s.placeAgain(ctx, moved, avoid); errors.Is(placeErr, volume.ErrNodeDown) {
 			return nil, errors.Join(err, placeErr) // a node that comes back may have the room: the retry goes on from here
 		} else if placeErr != nil {
 			return nil, s.takeBack(ctx, v, errors.Join(placeErr, err))
@@ -217,6 +232,18 @@ func (s *Server) makeReplicas(ctx context.Context, v *volume.Volume) (*volume.Vo
 		}
 		v = moved
 	}
+}
+
+// placeAgain plans replicas in place of those that failed.
+func (s *Server) placeAgain(ctx context.Context, v *volume.Volume, avoid map[string]bool) error {
+	if v.Content == nil {
+		return s.place(ctx, v, avoid)
+	}
+	sn, err := s.usableSnapshot(ctx, v.Content.Snapshot)
+	if err != nil {
+		return err
+	}
+	return s.placeContent(ctx, v, sn, avoid)
 }
 
 // failedReplicas returns the planned replicas that another place may serve better: their node doesn't answer, or has no room.
@@ -235,11 +262,17 @@ func failedReplicas(v *volume.Volume, err error) []volume.Replica {
 	return failed
 }
 
-// ready puts on record that all replicas exist. They have never been written to, so they are alike.
+// ready puts on record that all replicas exist. They have never been written to, so they are alike; but of a volume that is made of something
+// only the clones hold that.
 func (s *Server) ready(ctx context.Context, id string) (*volume.Volume, error) {
 	v, err := s.modify(ctx, id, func(v *volume.Volume) (bool, error) {
 		for _, r := range v.InState(volume.ReplicaPlanned) {
-			v.SetReplicaState(r.ID, volume.ReplicaInSync, s.clock.Now().UTC())
+			state := volume.ReplicaInSync
+			if v.Content != nil && r.CloneOf == "" {
+				state = volume.ReplicaOutOfSync
+			}
+			v.SetReplicaState(r.ID, state, s.clock.Now().UTC())
+			v.Replica(r.ID).CloneOf = ""
 		}
 		v.Phase = volume.PhaseReady
 		return true, nil

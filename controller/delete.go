@@ -64,6 +64,11 @@ func (s *Server) finishDelete(ctx context.Context, v *volume.Volume) error {
 		return err
 	}
 	s.ledger.drop(v.ID)
+	if v.Content != nil && v.Content.Volume != "" { // a clone that was not finished has it still
+		if err := s.deleteSnapshot(ctx, v.Content.Snapshot); err != nil {
+			klog.FromContext(ctx).V(2).Info("The snapshot of a clone is deleted later", "volumeID", v.ID, "err", err)
+		}
+	}
 	klog.FromContext(ctx).V(2).Info("Volume deleted", "volumeID", v.ID)
 	return nil
 }

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/holdfast-csi/holdfast/spdk/volume"
@@ -9,13 +10,14 @@ import (
 // place is an lvstore of a node.
 type place struct{ node, lvstore string }
 
-// ledger counts what is promised on each lvstore: the full size of each replica on record, thin or not.
+// ledger counts what is promised on each lvstore: the full size of each replica on record, thin or not, and what each lvol of a snapshot holds.
 type ledger struct {
 	overcommit float64
 
 	mu       sync.Mutex
 	promised map[place]int64
-	volumes  map[string][]promise
+	// volumes has the promises by the IDs of volumes and snapshots.
+	volumes map[string][]promise
 }
 
 type promise struct {
@@ -45,7 +47,36 @@ func (l *ledger) setLocked(v *volume.Volume) {
 	l.volumes[v.ID] = promises
 }
 
-// drop forgets a volume.
+// setSnapshot enters a snapshot as it is on record: what each of its lvols holds.
+func (l *ledger) setSnapshot(sn *volume.Snapshot) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dropLocked(sn.ID)
+	promises := make([]promise, 0, len(sn.Replicas))
+	for _, r := range sn.Replicas {
+		p := promise{place{r.Node, r.LvStore}, r.Bytes}
+		l.promised[p.place] += p.bytes
+		promises = append(promises, p)
+	}
+	l.volumes[sn.ID] = promises
+}
+
+// admits says whether lvstores, of these sizes in bytes, may be promised what the lvols of a snapshot will hold.
+func (l *ledger) admits(lvols []volume.SnapshotReplica, totals map[place]int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range lvols {
+		at := place{r.Node, r.LvStore}
+		total, known := totals[at]
+		if room := int64(l.overcommit*float64(total)) - l.promised[at]; known && room < r.Bytes {
+			return fmt.Errorf("%w: a snapshot takes over the %d bytes that the replica on %s holds, and lvstore %s there may be promised %d more (each may be promised %g times its size)",
+				volume.ErrNoSpace, r.Bytes, r.Node, r.LvStore, max(0, room), l.overcommit)
+		}
+	}
+	return nil
+}
+
+// drop forgets a volume or a snapshot.
 func (l *ledger) drop(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

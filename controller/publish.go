@@ -60,11 +60,17 @@ func (s *Server) publish(ctx context.Context, id string, p volume.Publication) e
 	if v, err = s.cleanUp(ctx, v); err != nil {
 		return err
 	}
+	if v.GrowingFrom > 0 && v.Assembly == nil {
+		var g growth
+		if v, g, err = s.grow(ctx, v); g.lacking != nil || err != nil {
+			klog.FromContext(ctx).Info("Volume is published before it has grown", "volumeID", v.ID, "err", errors.Join(g.lacking, err))
+		}
+	}
 	for {
 		if v, err = s.enterPublication(ctx, v, p); err != nil {
 			return err
 		}
-		err = s.converger.Run(ctx, v)
+		err = converge.BesidesGrowth(s.converger.Run(ctx, v))
 		if err == nil {
 			return s.running(ctx, v)
 		}
@@ -180,7 +186,7 @@ func (s *Server) choose(ctx context.Context, v *volume.Volume, host string) (*vo
 			why = append(why, fmt.Errorf("replica %s on %s: %w", r.ID, r.Node, view.Err))
 		case !exists:
 			why = append(why, fmt.Errorf("replica %s on %s: its lvol is not in lvstore %s", r.ID, r.Node, r.LvStore))
-		case replica.SizeBytes != v.SizeBytes:
+		case !v.Fits(replica.SizeBytes):
 			why = append(why, fmt.Errorf("replica %s on %s: it has %d bytes, the volume %d", r.ID, r.Node, replica.SizeBytes, v.SizeBytes))
 		default:
 			a.Legs = append(a.Legs, r.ID)

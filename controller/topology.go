@@ -49,10 +49,12 @@ func (s *Server) zonesOf(v *volume.Volume) []string {
 	return zones
 }
 
-// reaches says whether a volume that exists can be used from one of the zones where it is wanted.
+// reaches says whether a volume that exists can be used from one of the zones where it is wanted. One that has no replicas yet gets them
+// where it was wanted first.
 func (s *Server) reaches(v *volume.Volume, near volume.Near) bool {
-	return v.Parameters.Access != volume.AccessZone || len(near.Zones) == 0 ||
-		slices.ContainsFunc(s.zonesOf(v), func(zone string) bool { return slices.Contains(near.Zones, zone) })
+	zones := s.zonesOf(v)
+	return v.Parameters.Access != volume.AccessZone || len(near.Zones) == 0 || len(zones) == 0 ||
+		slices.ContainsFunc(zones, func(zone string) bool { return slices.Contains(near.Zones, zone) })
 }
 
 // allowedIn leaves out the lvstores in zones from where the volume must not be used.

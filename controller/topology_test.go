@@ -137,6 +137,30 @@ func TestVolumeIsAccessibleFromEverywhereUnlessRestricted(t *testing.T) {
 	wantError(t, err, volume.ErrIncompatible)
 }
 
+func TestCloneIsRestrictedToItsZonesToo(t *testing.T) {
+	b := newZonedBench(t, false)
+	ordered := func(name string, zones ...string) *csi.CreateVolumeRequest {
+		var segments []*csi.Topology
+		for _, zone := range zones {
+			segments = append(segments, segment("worker", zone))
+		}
+		return wanted(order(name, 8*mib, volume.ParamReplicas, "2", volume.ParamAccess, string(volume.AccessZone)), segments...)
+	}
+	source := &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{Volume: &csi.VolumeContentSource_VolumeSource{
+		VolumeId: b.mustCreate(ordered("source", "a", "b")),
+	}}}
+	clone := ordered("clone", "a")
+	clone.VolumeContentSource = source
+	if zones := b.zonesOf(b.mustCreate(clone)); !slices.Equal(zones, []string{"a", "a"}) {
+		t.Errorf("the clone is in %v", zones)
+	}
+	elsewhere := ordered("elsewhere", "c")
+	elsewhere.VolumeContentSource = source
+	if _, err := b.create(elsewhere); err == nil {
+		t.Error("a clone is made where the source has no replica")
+	}
+}
+
 // A replica that is lost is replaced in the zones that were asked for.
 func TestRestrictionToZonesHoldsForReplacements(t *testing.T) {
 	b := newZonedBench(t, false)

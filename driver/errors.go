@@ -24,8 +24,10 @@ var codeTable = []struct {
 	code codes.Code
 }{
 	{volume.ErrNotFound, codes.NotFound},
+	{volume.ErrNoSnapshot, codes.NotFound},
 	{volume.ErrHostUnknown, codes.NotFound},
 	{volume.ErrIncompatible, codes.AlreadyExists},
+	{volume.ErrSnapshotDiffers, codes.AlreadyExists},
 	{volume.ErrBusy, codes.Aborted},
 	{volume.ErrConflict, codes.Aborted},
 	{volume.ErrInUse, codes.FailedPrecondition},

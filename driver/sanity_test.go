@@ -79,10 +79,8 @@ func runSuite(t *testing.T, access string) {
 
 // notAnnounced are the suite's reasons to leave a test out that are capabilities which the driver does not announce.
 var notAnnounced = []string{
-	"Snapshot not supported", "ListSnapshots not supported", "GetSnapshot not supported", "DeleteSnapshot not supported", "CreateSnapshot not supported",
-	"SNAPSHOT_ACCESSIBILITY_CONSTRAINTS not supported", "Volume Cloning not supported",
+	"GetSnapshot not supported", "SNAPSHOT_ACCESSIBILITY_CONSTRAINTS not supported",
 	"Modify volume not supported", "Modify Volume not supported", "ControllerModifyVolume not supported",
-	"ControllerExpandVolume not supported", "NodeExpandVolume not supported",
 	"GroupControllerService not supported", "VolumeGroupSnapshots not supported",
 	// The limit is the CO's to keep: the driver only tells it.
 	"testnodevolumeattachlimit not enabled",

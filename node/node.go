@@ -23,12 +23,18 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-// Fabrics attaches namespaces to this machine. *nvmeof.Host is the kernel's.
-type Fabrics interface {
-	Connect(ctx context.Context, t nvmeof.Target) (devicePath string, err error)
-	Disconnect(ctx context.Context, nqn string) error
+// Devices are the attached namespaces as block devices.
+type Devices interface {
 	Device(ctx context.Context, nqn string, nsUUID uuid.UUID) (nvmeof.Device, error)
 	SetReadOnly(ctx context.Context, nqn string, nsUUID uuid.UUID, readOnly bool) error
+	WaitSize(ctx context.Context, nqn string, nsUUID uuid.UUID, bytes int64) (nvmeof.Device, error)
+}
+
+// Fabrics attaches namespaces to this machine. *nvmeof.Host is the kernel's.
+type Fabrics interface {
+	Devices
+	Connect(ctx context.Context, t nvmeof.Target) (devicePath string, err error)
+	Disconnect(ctx context.Context, nqn string) error
 	Paths(ctx context.Context, nqn string) ([]nvmeof.PathState, error)
 	Controllers(prefix string) ([]nvmeof.Controller, error)
 	ConnectPath(ctx context.Context, t nvmeof.Target, address string) (nvmeof.PathState, error)
@@ -36,10 +42,11 @@ type Fabrics interface {
 	Greet(ctx context.Context, address string) error
 }
 
-// FileSystems probes, makes and measures file systems. *mount.Mounter is the real one.
+// FileSystems probes, makes, grows and measures file systems. *mount.Mounter is the real one.
 type FileSystems interface {
 	Probe(ctx context.Context, device string) (mount.Content, error)
 	Format(ctx context.Context, device string, o mount.FormatOptions) error
+	Resize(ctx context.Context, device, mountPoint string) error
 	Stats(ctx context.Context, path string) (mount.Usage, error)
 	InUse(ctx context.Context, device string) (bool, error)
 	Trim(ctx context.Context, path string) (int64, error)
@@ -128,6 +135,7 @@ func (s *Server) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRe
 		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
 		csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
 		csi.NodeServiceCapability_RPC_GET_STORAGE_HEALTH,
+		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 	} {
 		resp.Capabilities = append(resp.Capabilities, &csi.NodeServiceCapability{

@@ -213,7 +213,7 @@ func TestVolumeIsUsedFromStageToUnstage(t *testing.T) {
 		b.must(b.publish(id))
 	}
 	v := b.Record(id)
-	if v.Owner != host || v.FileSystem != (volume.FileSystem{Type: "ext4", State: volume.FileSystemMade}) {
+	if v.Owner != host || v.FileSystem != (volume.FileSystem{Type: "ext4", State: volume.FileSystemMade, SizeBytes: 8 * mib}) {
 		t.Errorf("the record says owner %q, file system %+v", v.Owner, v.FileSystem)
 	}
 	b.wantUsable(b.target())

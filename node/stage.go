@@ -49,11 +49,11 @@ func (s *Server) stage(ctx context.Context, id, path string, a access) error {
 	if err != nil {
 		return err
 	}
-	device, err := s.attach(ctx, v, st, path, a)
+	v, device, err := s.attach(ctx, v, st, path, a)
 	if err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}
-	if device.SizeBytes != v.SizeBytes {
+	if !v.Fits(device.SizeBytes) {
 		return fmt.Errorf("%w: device %s has %d bytes, the record says %d; nothing was written to it", volume.ErrPrecondition, device.Path, device.SizeBytes, v.SizeBytes)
 	}
 	readOnly := a.readOnly || v.Publication(s.name).ReadOnly
@@ -63,11 +63,16 @@ func (s *Server) stage(ctx context.Context, id, path string, a access) error {
 	if a.fsType == "" {
 		a.fsType = v.Parameters.FSType
 	}
-	if err := s.ensureFileSystem(ctx, v, device.Path, a.fsType, readOnly); err != nil {
+	if v, err = s.ensureFileSystem(ctx, v, device, a.fsType, readOnly); err != nil {
 		return err
 	}
 	if err := s.mounts.Mount(ctx, device.Path, path, a.fsType, a.flags, readOnly); err != nil {
 		return err
+	}
+	if !readOnly && v.GrowingFrom == 0 && v.FileSystem.SizeBytes < device.SizeBytes {
+		if err := s.growFileSystem(ctx, v, device, path); err != nil {
+			klog.FromContext(ctx).Error(err, "File system of a volume that has grown can't be grown; NodeExpandVolume tries again", "volumeID", id, "path", path)
+		}
 	}
 	klog.FromContext(ctx).V(2).Info("Volume staged", "volumeID", id, "device", device.Path, "path", path)
 	return nil
@@ -76,46 +81,57 @@ func (s *Server) stage(ctx context.Context, id, path string, a access) error {
 // attachLimit bounds one attempt to attach: while it lasts, a raid host that turns out to be lost isn't left.
 const attachLimit = 20 * time.Second
 
-// attach connects this machine to the volume, where it runs now. A switch that an earlier owner has left halfway is finished first.
-func (s *Server) attach(ctx context.Context, v *volume.Volume, st *staged, path string, a access) (nvmeof.Device, error) {
+// attach connects this machine to the volume, where it runs now, and returns its record and device. A switch that an earlier owner has
+// left halfway is finished first, and a volume that was being grown is grown. One that can't be is used at the size that it surely has.
+func (s *Server) attach(ctx context.Context, v *volume.Volume, st *staged, path string, a access) (*volume.Volume, nvmeof.Device, error) {
+	none := nvmeof.Device{}
 	if st != nil && st.NQN != v.NQN() {
 		if err := s.letGo(ctx, st); err != nil {
-			return nvmeof.Device{}, err
+			return nil, none, err
 		}
 		st = nil
 	}
 	if st == nil {
 		if err := s.state.save(&staged{VolumeID: v.ID, NQN: v.NQN(), UUID: v.UUID, Path: path, Block: a.block}); err != nil {
-			return nvmeof.Device{}, err
+			return nil, none, err
 		}
 	}
 	wv := s.watcher.add(v.ID)
 	release, err := wv.hold(ctx)
 	if err != nil {
-		return nvmeof.Device{}, err
+		return nil, none, err
 	}
 	defer release()
 	if v, err = s.get(ctx, v.ID); err != nil {
-		return nvmeof.Device{}, err
+		return nil, none, err
 	}
 	if v.Assembly != nil && v.Assembly.Held {
 		if err := s.watcher.resumeSwitch(ctx, wv, v); err != nil {
-			return nvmeof.Device{}, err
+			return nil, none, err
 		}
 		if v, err = s.get(ctx, v.ID); err != nil {
-			return nvmeof.Device{}, err
+			return nil, none, err
 		}
 	}
 	target, err := s.target(v)
 	if err != nil {
-		return nvmeof.Device{}, err
+		return nil, none, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, attachLimit)
+	limited, cancel := context.WithTimeout(ctx, attachLimit)
 	defer cancel()
-	if _, err := s.fabrics.Connect(ctx, target); err != nil {
-		return nvmeof.Device{}, err
+	if _, err := s.fabrics.Connect(limited, target); err != nil {
+		return nil, none, err
 	}
-	return s.fabrics.Device(ctx, target.NQN, target.NSUUID)
+	if v.GrowingFrom > 0 {
+		if _, err := s.watcher.grow(limited, wv, v); err != nil {
+			klog.FromContext(ctx).Info("Volume is staged before it has grown", "volumeID", v.ID, "err", err)
+		}
+		if v, err = s.get(ctx, v.ID); err != nil {
+			return nil, none, err
+		}
+	}
+	device, err := s.fabrics.WaitSize(limited, target.NQN, target.NSUUID, v.LeastBytes())
+	return v, device, err
 }
 
 // letGo detaches an earlier volume of the same name that was deleted without having been unstaged here.
@@ -144,6 +160,9 @@ func (s *Server) own(ctx context.Context, id string) (*volume.Volume, error) {
 			return false, fmt.Errorf("%w: node %s has it staged", volume.ErrInUse, v.Owner)
 		}
 		changed := v.Owner != s.name
+		if changed {
+			v.VoidSnapshot("the volume was staged while it was taken") // it counts on nobody writing
+		}
 		v.Owner = s.name
 		return changed, nil
 	})
@@ -156,50 +175,52 @@ func (s *Server) own(ctx context.Context, id string) (*volume.Volume, error) {
 //	none        make it              refuse: not ours        refuse
 //	making      make it              put it on record        make it: a mkfs of ours was cut short, nothing was ever mounted
 //	made        refuse: data lost    use it                  refuse
-func (s *Server) ensureFileSystem(ctx context.Context, v *volume.Volume, device, fsType string, readOnly bool) error {
+//
+// It returns the record as it is then.
+func (s *Server) ensureFileSystem(ctx context.Context, v *volume.Volume, at nvmeof.Device, fsType string, readOnly bool) (*volume.Volume, error) {
+	device := at.Path
 	if fs := v.FileSystem; fs.State == volume.FileSystemMade && fs.Type != fsType {
-		return fmt.Errorf("%w: it was formatted as %s, asked for is %s", volume.ErrPrecondition, fs.Type, fsType)
+		return nil, fmt.Errorf("%w: it was formatted as %s, asked for is %s", volume.ErrPrecondition, fs.Type, fsType)
 	}
 	content, err := s.fs.Probe(ctx, device)
 	if err != nil {
-		return fmt.Errorf("find out what is on %s (it is not formatted while that is unknown): %w", device, err)
+		return nil, fmt.Errorf("find out what is on %s (it is not formatted while that is unknown): %w", device, err)
 	}
 	switch made := v.FileSystem.State == volume.FileSystemMade; {
 	case made && content.FSType == fsType:
-		return nil
+		return v, nil
 	case made && content.Blank:
-		return fmt.Errorf("%w: device %s reads blank, but the record says that it was formatted as %s; its data seems to be lost, and it is not formatted again", volume.ErrPrecondition, device, fsType)
+		return nil, fmt.Errorf("%w: device %s reads blank, but the record says that it was formatted as %s; its data seems to be lost, and it is not formatted again", volume.ErrPrecondition, device, fsType)
 	case content.FSType == fsType && v.FileSystem.State == volume.FileSystemMaking:
 		return s.recordFileSystem(ctx, v.ID, volume.FileSystem{Type: fsType, State: volume.FileSystemMade})
 	case content.FSType == fsType:
-		return fmt.Errorf("%w: device %s holds a %s that the record knows nothing of, which may be what another volume has left in the same place; it is neither used nor formatted", volume.ErrPrecondition, device, fsType)
+		return nil, fmt.Errorf("%w: device %s holds a %s that the record knows nothing of, which may be what another volume has left in the same place; it is neither used nor formatted", volume.ErrPrecondition, device, fsType)
 	case made || !content.Blank && v.FileSystem.State != volume.FileSystemMaking:
-		return fmt.Errorf("%w: device %s holds %s, asked for is %s; it is not formatted, so as not to lose what is there", volume.ErrPrecondition, device, describe(content), fsType)
+		return nil, fmt.Errorf("%w: device %s holds %s, asked for is %s; it is not formatted, so as not to lose what is there", volume.ErrPrecondition, device, describe(content), fsType)
 	case readOnly:
-		return fmt.Errorf("%w: it was never formatted and is to be read only; stage it for writing once", volume.ErrPrecondition)
+		return nil, fmt.Errorf("%w: it was never formatted and is to be read only; stage it for writing once", volume.ErrPrecondition)
 	}
-	return s.format(ctx, v, device, fsType)
+	return s.format(ctx, v, at, fsType)
 }
 
-func (s *Server) format(ctx context.Context, v *volume.Volume, device, fsType string) error {
+func (s *Server) format(ctx context.Context, v *volume.Volume, device nvmeof.Device, fsType string) (*volume.Volume, error) {
 	unfinished := v.FileSystem.State == volume.FileSystemMaking
-	if err := s.recordFileSystem(ctx, v.ID, volume.FileSystem{Type: fsType, State: volume.FileSystemMaking}); err != nil {
-		return err
+	if _, err := s.recordFileSystem(ctx, v.ID, volume.FileSystem{Type: fsType, State: volume.FileSystemMaking}); err != nil {
+		return nil, err
 	}
-	if err := s.fs.Format(ctx, device, mount.FormatOptions{FSType: fsType, Unfinished: unfinished}); err != nil {
-		return err
+	if err := s.fs.Format(ctx, device.Path, mount.FormatOptions{FSType: fsType, Unfinished: unfinished}); err != nil {
+		return nil, err
 	}
 	klog.FromContext(ctx).V(2).Info("Volume formatted", "volumeID", v.ID, "fsType", fsType)
-	return s.recordFileSystem(ctx, v.ID, volume.FileSystem{Type: fsType, State: volume.FileSystemMade})
+	return s.recordFileSystem(ctx, v.ID, volume.FileSystem{Type: fsType, State: volume.FileSystemMade, SizeBytes: device.SizeBytes})
 }
 
-func (s *Server) recordFileSystem(ctx context.Context, id string, fs volume.FileSystem) error {
-	_, err := volume.Modify(ctx, s.store, id, func(v *volume.Volume) (bool, error) {
+func (s *Server) recordFileSystem(ctx context.Context, id string, fs volume.FileSystem) (*volume.Volume, error) {
+	return volume.Modify(ctx, s.store, id, func(v *volume.Volume) (bool, error) {
 		changed := v.FileSystem != fs
 		v.FileSystem = fs
 		return changed, nil
 	})
-	return err
 }
 
 func describe(c mount.Content) string {

@@ -30,7 +30,7 @@ func (w *watcher) standbyReady(wv *watchedVolume, v *volume.Volume) bool {
 // given up for a new one: a leg can join a raid by a rebuild only, and two raids must not write at once.
 func (w *watcher) keepStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
 	switch {
-	case v.Standby == nil && !wantsStandby(v):
+	case v.Standby == nil && (!wantsStandby(v) || v.GrowingFrom > 0): // of two that grow, one would be larger than the other for a while
 		return nil
 	case v.Standby == nil:
 		_, err := w.makeStandby(ctx, wv, v, "")

@@ -100,7 +100,7 @@ func (wv *watchedVolume) wants() bool {
 	if v == nil || v.Assembly == nil {
 		return false
 	}
-	if v.Assembly.Held || v.MoveTo != "" || len(v.Retired) > 0 || wv.seen == 0 || !wv.unreachedSince.IsZero() {
+	if v.Assembly.Held || v.MoveTo != "" || v.GrowingFrom > 0 || len(v.Retired) > 0 || wv.seen == 0 || !wv.unreachedSince.IsZero() {
 		return true
 	}
 	if len(v.InState(volume.ReplicaOutOfSync, volume.ReplicaRemoving)) > 0 {
@@ -165,11 +165,15 @@ func (w *watcher) tend(ctx context.Context, wv *watchedVolume, l loss) error {
 	case v.MoveTo != "" && len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) == 0:
 		return w.move(ctx, wv, v)
 	}
+	v, growErr := w.grow(ctx, wv, v)
+	if v == nil {
+		return growErr
+	}
 	v, healErr := w.heal(ctx, wv, v)
 	if v == nil {
-		return healErr
+		return errors.Join(growErr, healErr)
 	}
-	return errors.Join(healErr, w.reconnect(ctx, wv, v), w.keepStandby(ctx, wv, v))
+	return errors.Join(growErr, healErr, w.reconnect(ctx, wv, v), w.keepStandby(ctx, wv, v))
 }
 
 // remember keeps the record as it was just read or written.

@@ -117,6 +117,9 @@ func (s *Server) disown(ctx context.Context, id string) error {
 		if v.Owner != s.name {
 			return false, nil
 		}
+		if v.Snapshot != nil && v.Snapshot.State == volume.WishPausing {
+			v.VoidSnapshot("the volume was unstaged while it was taken")
+		}
 		v.Owner = ""
 		return true, nil
 	})

@@ -44,6 +44,8 @@ type watcher struct {
 	// fences, makes and calm bound what is done side by side; leaving is how many volumes leave their raid hosts now.
 	fences, makes, calm slots
 	leaving             atomic.Int32
+	// wishing: it is being found out which snapshots are wanted.
+	wishing atomic.Bool
 
 	mu      sync.Mutex
 	watched map[string]*watchedVolume
@@ -100,6 +102,9 @@ type watchedVolume struct {
 	unreachedSince time.Time
 	// heldSince is since when a switch has held I/O, to an interval of the sweeps of paths; zero if none does.
 	heldSince time.Time
+
+	// wish: a snapshot of it is being taken.
+	wish atomic.Bool
 }
 
 // watchedNode is one SPDK node that runs a raid or a standby of ours.
@@ -155,6 +160,7 @@ func (w *watcher) remove(id string) {
 // look begins a look at every SPDK node that runs a staged volume or its standby and isn't being looked at. It waits for none: one that
 // hangs delays nobody.
 func (w *watcher) look(ctx context.Context) {
+	w.carryOutWishes(ctx)
 	nodes := w.refreshAll(ctx)
 	w.reach(ctx)
 	w.forgetNodes(nodes)

@@ -47,7 +47,10 @@ type BdevLvol struct {
 	NumAllocatedClusters int64  `json:"num_allocated_clusters"`
 	Snapshot             bool   `json:"snapshot"`
 	Clone                bool   `json:"clone"`
-	BaseSnapshot         string `json:"base_snapshot"`
+	// BaseSnapshot is the name of the snapshot that a clone was made of, without its lvstore.
+	BaseSnapshot string `json:"base_snapshot"`
+	// Clones are the names of the lvols that lie on a snapshot, without their lvstore.
+	Clones []string `json:"clones"`
 }
 
 // SizeBytes returns the size of the bdev.

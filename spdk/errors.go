@@ -34,6 +34,9 @@ var (
 	ErrNoBdev = errors.New("controller has no bdev")
 	// ErrNotOnline says that a raid could not be brought to the state online.
 	ErrNotOnline = errors.New("raid is not online")
+	// ErrMissedResize says that a leg's controller has not been told of its replica's new
+	// size, and will not be: only attaching it anew brings it.
+	ErrMissedResize = errors.New("the notice of a new size was missed")
 	// ErrInForceDiffers says that SPDK runs with other options than asked for and that
 	// they cannot be changed while it runs.
 	ErrInForceDiffers = errors.New("other options are in force")

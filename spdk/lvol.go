@@ -100,3 +100,31 @@ var bdevLvolSnapshot = register[BdevLvolSnapshotParams, string]("bdev_lvol_snaps
 func BdevLvolSnapshot(ctx context.Context, c Caller, p BdevLvolSnapshotParams) (string, error) {
 	return bdevLvolSnapshot.call(ctx, c, p)
 }
+
+// BdevLvolCloneParams names a snapshot and the lvol to make of it.
+type BdevLvolCloneParams struct {
+	SnapshotName string `json:"snapshot_name"`
+	// CloneName has at most 63 characters and is unique in the snapshot's lvstore.
+	CloneName string `json:"clone_name"`
+}
+
+var bdevLvolClone = register[BdevLvolCloneParams, string]("bdev_lvol_clone")
+
+// BdevLvolClone makes a thin lvol that begins with a snapshot's content and returns its UUID.
+func BdevLvolClone(ctx context.Context, c Caller, p BdevLvolCloneParams) (string, error) {
+	return bdevLvolClone.call(ctx, c, p)
+}
+
+// BdevLvolSetParentParams names a thin lvol and the snapshot that it is to lie on, of the same lvstore and size.
+type BdevLvolSetParentParams struct {
+	LvolName   string `json:"lvol_name"`
+	ParentName string `json:"parent_name"`
+}
+
+var bdevLvolSetParent = register[BdevLvolSetParentParams, bool]("bdev_lvol_set_parent")
+
+// BdevLvolSetParent makes an lvol a clone of a snapshot. One that no lvol lies on since SPDK was started is refused: it is no snapshot then
+// (lib/blob/blobstore.c, bs_set_parent_snapshot_open_cpl).
+func BdevLvolSetParent(ctx context.Context, c Caller, p BdevLvolSetParentParams) error {
+	return bdevLvolSetParent.do(ctx, c, p)
+}

@@ -31,6 +31,10 @@ type Lvol struct {
 	// InUse is true while the lvol is exported or claimed by another bdev.
 	InUse    bool
 	Snapshot bool
+	// Base is the name of the snapshot that the lvol lies on, in the same lvstore; "" if it lies on none.
+	Base string
+	// Clones is how many lvols lie on it.
+	Clones int
 }
 
 // LvolSpec describes an lvol to make.
@@ -137,6 +141,8 @@ func lvolOf(b Bdev, stores []LvStore) (Lvol, bool) {
 				BlockSize:      b.BlockSize,
 				InUse:          b.Claimed,
 				Snapshot:       info.Snapshot,
+				Base:           info.BaseSnapshot,
+				Clones:         len(info.Clones),
 			}, true
 		}
 	}

@@ -46,6 +46,22 @@ func NVMfSubsystemListenerSetANAState(ctx context.Context, c Caller, p NVMfSetAN
 	return nvmfSubsystemListenerSetANAState.do(ctx, c, p)
 }
 
+// NVMfSetNSANAGroupParams puts a namespace into an ANA group.
+type NVMfSetNSANAGroupParams struct {
+	NQN      string `json:"nqn"`
+	NSID     int    `json:"nsid"`
+	ANAGrpID int    `json:"anagrpid"`
+}
+
+var nvmfSubsystemSetNSANAGroup = register[NVMfSetNSANAGroupParams, bool]("nvmf_subsystem_set_ns_ana_group")
+
+// NVMfSubsystemSetNSANAGroup sets the ANA group of a namespace. It answers when no command of that namespace executes any more: SPDK pauses
+// the subsystem with the namespace's id, and so drains its I/O (lib/nvmf/nvmf_rpc.c, rpc_nvmf_subsystem_set_ns_ana_group; lib/nvmf/nvmf.c,
+// nvmf_poll_group_pause_subsystem). Admin commands of the subsystem wait meanwhile. Its hosts are told that the namespace has changed.
+func NVMfSubsystemSetNSANAGroup(ctx context.Context, c Caller, p NVMfSetNSANAGroupParams) error {
+	return nvmfSubsystemSetNSANAGroup.do(ctx, c, p)
+}
+
 // ListenerInfo is one listener with its ANA states.
 type ListenerInfo struct {
 	Address ListenAddress `json:"address"`

@@ -143,8 +143,8 @@ func nodeForgetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "forget NODE [--yes-never-returns]",
 		Short: "Take an SPDK node that never returns off the records of all volumes",
-		Long: "Take an SPDK node that never returns off the records of all volumes: its replicas, standbys and former assemblies, so that\n" +
-			"volumes can be deleted and replicas are made elsewhere. It is refused while the node answers, and where it would leave a\n" +
+		Long: "Take an SPDK node that never returns off the records of all volumes and snapshots: its replicas, standbys, former assemblies\n" +
+			"and lvols of snapshots, so that volumes can be deleted and replicas are made elsewhere. It is refused while the node answers, and where it would leave a\n" +
 			"volume without an in-sync replica on record. Without --yes-never-returns nothing is changed, and what would go is shown.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -155,7 +155,7 @@ func nodeForgetCommand() *cobra.Command {
 	}
 	f.add(cmd)
 	cmd.Flags().BoolVar(&yes, "yes-never-returns", false, "do it; without this it is only shown")
-	cmd.Flags().StringArrayVar(&lossVolumes, "data-loss-volume", nil, "ID of a volume that may be left without an in-sync replica; may be repeated")
+	cmd.Flags().StringArrayVar(&lossVolumes, "data-loss-volume", nil, "ID of a volume that may be left without an in-sync replica, or of a snapshot that may be lost; may be repeated")
 	return cmd
 }
 
@@ -174,7 +174,7 @@ func printForgotten(out io.Writer, forgotten []operator.Forgetting, done bool) e
 	var lvols []string
 	for _, f := range forgotten {
 		for _, line := range f.Lines {
-			fmt.Fprintf(out, "%s: %s\n", f.Volume.Name, line)
+			fmt.Fprintf(out, "%s: %s\n", f.Name(), line)
 		}
 		lvols = append(lvols, f.Lvols...)
 	}

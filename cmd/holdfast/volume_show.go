@@ -110,11 +110,26 @@ func (b branch) print(out io.Writer, first, rest string) {
 	}
 }
 
+// growthBranch says which replicas have not grown yet.
+func growthBranch(d operator.Detail) branch {
+	v := d.Record
+	grows := branch{text: fmt.Sprintf("grows from %s to %s", bytesText(v.GrowingFrom), bytesText(v.SizeBytes))}
+	for _, r := range d.Replicas {
+		if r.SizeBytes > 0 && r.SizeBytes < v.SizeBytes {
+			grows.children = append(grows.children, branch{text: fmt.Sprintf("replica %s on %s has %s", r.ID, r.Node, bytesText(r.SizeBytes))})
+		}
+	}
+	return grows
+}
+
 func printVolume(out io.Writer, d operator.Detail, now time.Time) {
 	v := d.Record
 	root := branch{text: fmt.Sprintf("%s  %s  %s  %s", v.Name, v.ID, bytesText(v.SizeBytes), d.Condition)}
 	for _, f := range d.Findings {
 		root.children = append(root.children, branch{text: fmt.Sprintf("%s: %s", f.Reason, f.Message)})
+	}
+	if v.GrowingFrom > 0 {
+		root.children = append(root.children, growthBranch(d))
 	}
 	root.children = append(root.children, raidHostBranch(d))
 	if v.Standby != nil {

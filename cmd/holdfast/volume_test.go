@@ -272,3 +272,12 @@ func TestWatchShowsAVolumeUntilItIsInterrupted(t *testing.T) {
 		t.Error("what is no terminal got escape sequences")
 	}
 }
+
+func TestSnapshotListShowsOnHowManyNodesEachIs(t *testing.T) {
+	b := newBench(t, 3)
+	v := b.create("source", "2")
+	_, err := b.controller.CreateSnapshot(b.ctx, &csi.CreateSnapshotRequest{Name: "nightly", SourceVolumeId: v.ID})
+	b.must(err)
+	b.want([]string{"snapshot", "list"}, "nightly", volume.SnapshotIDFor("nightly"), v.ID, "8 MiB", "ready", v.Replicas[0].Node, v.Replicas[1].Node)
+	b.want([]string{"snapshot", "list", "-o", "json"}, `"source": "`+v.ID+`"`)
+}

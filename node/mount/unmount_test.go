@@ -230,21 +230,3 @@ func TestStatsOfAFileSystemThatHangsAreAskedForOnce(t *testing.T) {
 		t.Errorf("got %+v, %v", u, err)
 	}
 }
-
-func TestResizeGrowsTheFileSystemThatIsMounted(t *testing.T) {
-	k, m := newMachine(t)
-	k.line("/mnt/e", "/", "259:3", "ext4", device, "rw", "rw")
-	k.line("/mnt/x", "/", "259:4", "xfs", "/dev/nvme4n1", "rw", "rw")
-	if err := errors.Join(m.Resize(t.Context(), device, "/mnt/e"), m.Resize(t.Context(), "/dev/nvme4n1", "/mnt/x")); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := k.commands(), []string{"resize2fs " + device, "xfs_growfs /mnt/x"}; !slices.Equal(got, want) {
-		t.Errorf("ran %q", got)
-	}
-	if err := m.Resize(t.Context(), device, "/mnt/x"); !errors.Is(err, ErrOtherMount) {
-		t.Errorf("another device: %v", err)
-	}
-	if err := m.Resize(t.Context(), device, "/mnt/none"); !errors.Is(err, ErrNotMounted) {
-		t.Errorf("nothing mounted: %v", err)
-	}
-}

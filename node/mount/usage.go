@@ -119,35 +119,3 @@ func damaged(path string, err error) error {
 	}
 	return fmt.Errorf("%s: %w", path, err)
 }
-
-// Resize grows the file system on device, mounted at mountPoint, to the device's
-// size; at full size it does nothing. The device must have its new size already.
-func (m *Mounter) Resize(ctx context.Context, device, mountPoint string) error {
-	at, err := m.Mounts(mountPoint)
-	if err != nil {
-		return err
-	}
-	if len(at) == 0 {
-		return fmt.Errorf("resize %s: %s: %w", device, mountPoint, ErrNotMounted)
-	}
-	top := at[len(at)-1]
-	major, minor, err := m.number(device)
-	if err != nil {
-		return err
-	}
-	if top.Major != major || top.Minor != minor {
-		return fmt.Errorf("resize %s: %s: %w: %s", device, mountPoint, ErrOtherMount, top.Source)
-	}
-	switch top.FSType {
-	case Ext4:
-		_, err = m.run(ctx, deviceKey(device), "resize2fs", device)
-	case XFS:
-		_, err = m.run(ctx, deviceKey(device), "xfs_growfs", top.Target)
-	default:
-		err = errors.New("cannot grow a file system of type " + top.FSType)
-	}
-	if err != nil {
-		return fmt.Errorf("resize the file system on %s: %w", device, err)
-	}
-	return nil
-}

@@ -187,14 +187,39 @@ func (m *Machine) Device(_ context.Context, nqn string, nsUUID uuid.UUID) (nvmeo
 		if err != nil {
 			return nvmeof.Device{}, err
 		}
-		nsid := 0
-		for _, p := range d.head.Paths() {
-			nsid = max(nsid, int(p.NSID))
+		return d.device(), nil
+	})
+}
+
+func (d *disk) device() nvmeof.Device {
+	nsid := 0
+	for _, p := range d.head.Paths() {
+		nsid = max(nsid, int(p.NSID))
+	}
+	return nvmeof.Device{
+		Path: d.path, Name: d.name, UUID: d.nsUUID, NSID: nsid, SizeBytes: d.head.SizeBytes(), BlockSize: d.head.BlockSize(),
+		Major: blockMajor, Minor: d.minor, ReadOnly: d.isReadOnly(),
+	}
+}
+
+// WaitSize implements node.Fabrics.
+func (m *Machine) WaitSize(ctx context.Context, nqn string, nsUUID uuid.UUID, bytes int64) (nvmeof.Device, error) {
+	return do(m, OpWaitSize, func() (nvmeof.Device, error) {
+		d, err := m.attached(nqn, nsUUID)
+		if err != nil {
+			return nvmeof.Device{}, err
 		}
-		return nvmeof.Device{
-			Path: d.path, Name: d.name, UUID: d.nsUUID, NSID: nsid, SizeBytes: d.head.SizeBytes(), BlockSize: d.head.BlockSize(),
-			Major: blockMajor, Minor: d.minor, ReadOnly: d.isReadOnly(),
-		}, nil
+		for {
+			changed, size := d.head.Changed(), d.head.SizeBytes()
+			if size >= bytes {
+				return d.device(), nil
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return d.device(), fmt.Errorf("namespace %s of %s has %d bytes, want %d: %w", nsUUID, nqn, size, bytes, context.Cause(ctx))
+			}
+		}
 	})
 }
 

@@ -123,6 +123,46 @@ func (m *Machine) write(ctx context.Context, d *disk, fsType string) error {
 	return f.Flush(ctx)
 }
 
+// Resize implements node.FileSystems: the superblock gets the size of the device.
+func (m *Machine) Resize(ctx context.Context, device, mountPoint string) error {
+	return m.perform(OpResize, func() error {
+		d, err := m.device(device)
+		if err != nil {
+			return fmt.Errorf("resize: %w", err)
+		}
+		m.mu.Lock()
+		e := m.topLocked(filepath.Clean(mountPoint))
+		m.mu.Unlock()
+		switch {
+		case e == nil || e.device:
+			return fmt.Errorf("resize %s: %s: %w", device, mountPoint, mount.ErrNotMounted)
+		case e.disk != d:
+			return fmt.Errorf("resize %s: %s: %w: %s", device, mountPoint, mount.ErrOtherMount, e.Source)
+		}
+		f := &File{disk: d}
+		if err := f.WriteAt(ctx, superblock(e.FSType, d.head.SizeBytes()), 0); err != nil {
+			return fmt.Errorf("resize %s: %w", device, err)
+		}
+		return f.Flush(ctx)
+	})
+}
+
+// FileSystemBytes returns the size that the file system on a device was made for or last grown to.
+func (m *Machine) FileSystemBytes(ctx context.Context, device string) (int64, error) {
+	d, err := m.device(device)
+	if err != nil {
+		return 0, err
+	}
+	b := make([]byte, superblockBytes)
+	if err := d.head.ReadAt(ctx, b, 0); err != nil {
+		return 0, fmt.Errorf("read the superblock of %s: %w", device, err)
+	}
+	if parseSuperblock(b) == "" {
+		return 0, fmt.Errorf("%s holds no file system", device)
+	}
+	return int64(binary.LittleEndian.Uint64(b[offSize:])), nil
+}
+
 // Stats implements node.FileSystems. The file takes up all the space there is.
 func (m *Machine) Stats(_ context.Context, path string) (mount.Usage, error) {
 	return do(m, OpStats, func() (mount.Usage, error) {

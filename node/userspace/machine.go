@@ -39,12 +39,14 @@ const (
 	OpDisconnect  Op = "Disconnect"
 	OpDevice      Op = "Device"
 	OpSetReadOnly Op = "SetReadOnly"
+	OpWaitSize    Op = "WaitSize"
 
 	OpConnectPath    Op = "ConnectPath"
 	OpDisconnectPath Op = "DisconnectPath"
 
 	OpProbe   Op = "Probe"
 	OpFormat  Op = "Format"
+	OpResize  Op = "Resize"
 	OpStats   Op = "Stats"
 	OpMount   Op = "Mount"
 	OpBind    Op = "Bind"

@@ -194,9 +194,11 @@ func (c *Converger) act(ctx context.Context, v *volume.Volume, a volume.Action) 
 	}
 	switch a.Kind {
 	case volume.CreateReplica:
-		_, err = node.CreateLvol(ctx, spdk.LvolSpec{LvStore: r.LvStore, Name: v.LvolName(r), SizeBytes: v.SizeBytes, Thin: v.Parameters.Thin, ClearMethod: node.ClearMethod})
+		err = createReplica(ctx, v, r, node)
 	case volume.DeleteReplica:
-		err = node.DeleteLvol(ctx, r.LvStore, v.LvolName(r))
+		err = deleteReplica(ctx, v, r, node)
+	case volume.GrowReplica:
+		err = node.ResizeLvol(ctx, r.LvStore, v.LvolName(r), v.SizeBytes)
 	case volume.ExportReplica:
 		err = node.Export(ctx, replicaExport(v, r, node))
 	case volume.UnexportReplica:
@@ -211,6 +213,8 @@ func (c *Converger) act(ctx context.Context, v *volume.Volume, a volume.Action) 
 		err = node.RemoveRaidLeg(ctx, v.RaidName(), spdk.LegBdev(v.LegController(r)))
 	case volume.AssembleRaid:
 		err = c.assemble(ctx, v, node)
+	case volume.GrowRaid:
+		err = node.AwaitRaidBytes(ctx, v.RaidName(), v.SizeBytes)
 	case volume.DeleteRaid:
 		err = node.DeleteRaid(ctx, v.RaidName())
 	case volume.ExportTarget:

@@ -135,6 +135,11 @@ func observeReplica(ctx context.Context, node *Node, v *volume.Volume, r volume.
 		return volume.ReplicaView{}, false, err
 	}
 	view := volume.ReplicaView{SizeBytes: size}
+	if exists {
+		if view.Unfinished, err = unfinished(ctx, node, v, r); err != nil {
+			return volume.ReplicaView{}, false, err
+		}
+	}
 	if v.Assemblies == 0 {
 		return view, exists, nil
 	}
@@ -182,7 +187,7 @@ func observeRaid(ctx context.Context, node *Node, v *volume.Volume) (*volume.Rai
 	if err != nil {
 		return nil, err
 	}
-	view := &volume.RaidView{Online: raid.State == spdk.RaidOnline}
+	view := &volume.RaidView{Online: raid.State == spdk.RaidOnline, SizeBytes: raid.SizeBytes}
 	for _, slot := range raid.Slots {
 		if id, ok := v.ReplicaOf(slot.Bdev); ok {
 			view.Legs = append(view.Legs, id)

@@ -104,7 +104,7 @@ func (o *Operator) lookAtLvol(ctx context.Context, v *volume.Volume, d *ReplicaD
 	lvol, err := node.Lvol(ctx, d.LvStore, v.LvolName(d.Replica))
 	d.SizeBytes, d.AllocatedBytes = lvol.SizeBytes, lvol.AllocatedBytes
 	switch {
-	case err == nil && lvol.SizeBytes != v.SizeBytes:
+	case err == nil && !v.Fits(lvol.SizeBytes):
 		return fmt.Errorf("its lvol has %d bytes, the volume %d", lvol.SizeBytes, v.SizeBytes)
 	case !errors.Is(err, spdk.ErrNotFound):
 		return err

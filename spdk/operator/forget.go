@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,15 +12,24 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-// Forgetting is what is taken off one volume's record because it will never return.
+// Forgetting is what is taken off one record because it will never return: a volume's, or a snapshot's.
 type Forgetting struct {
-	Volume *volume.Volume
+	Volume   *volume.Volume
+	Snapshot *volume.Snapshot
 	// Lines name what goes, one thing each, for a person.
 	Lines []string
 	// Lvols are the lvols that nobody knows of any more if their node returns after all, as "node: lvstore/lvol".
 	Lvols []string
 	// Err says why it may not go; then nothing is changed.
 	Err error
+}
+
+// Name is what the record's object is called.
+func (f Forgetting) Name() string {
+	if f.Snapshot != nil {
+		return cmp.Or(f.Snapshot.Name, f.Snapshot.ID)
+	}
+	return f.Volume.Name
 }
 
 // forget takes everything on an SPDK node, or with replica not empty that replica alone, off v, which is changed. lossAllowed lets
@@ -128,8 +138,9 @@ func wayOff(v *volume.Volume) string {
 	return "Nobody has it staged: unpublish it"
 }
 
-// ForgetNode takes an SPDK node that never returns off the records of all volumes: its replicas, its standbys and what it may still
-// run of former assemblies. lossAllowed are the IDs of volumes that may lose their last in-sync replica by that. With commit false it
+// ForgetNode takes an SPDK node that never returns off the records of all volumes and snapshots: its replicas, its standbys and what it may
+// still run of former assemblies, and its lvols of snapshots. lossAllowed are the IDs of volumes that may lose their last in-sync replica by
+// that, and of snapshots that may lose their last lvol. With commit false it
 // says what would go and changes nothing.
 //
 // Either everything that was refused is in the error and nothing was changed, or the records were changed one after the other; then
@@ -154,8 +165,10 @@ func (o *Operator) ForgetNode(ctx context.Context, node string, lossAllowed []st
 			found = append(found, f)
 		}
 	}
+	snapshots, snapshotErrs := o.forgetSnapshots(ctx, node, lossAllowed)
+	found, errs = append(found, snapshots...), append(errs, snapshotErrs...)
 	for _, id := range lossAllowed {
-		if !slices.ContainsFunc(volumes, func(v *volume.Volume) bool { return v.ID == id }) {
+		if !volume.ValidSnapshotID(id) && !slices.ContainsFunc(volumes, func(v *volume.Volume) bool { return v.ID == id }) {
 			errs = append(errs, fmt.Errorf("%w: %s, which may lose its data", volume.ErrNotFound, id))
 		}
 	}
@@ -166,6 +179,12 @@ func (o *Operator) ForgetNode(ctx context.Context, node string, lossAllowed []st
 		return found, nil
 	}
 	for i, f := range found {
+		if f.Snapshot != nil {
+			if found[i], err = o.forgetOneSnapshot(ctx, f.Snapshot.ID, node, slices.Contains(lossAllowed, f.Snapshot.ID)); err != nil {
+				return found[:i], fmt.Errorf("snapshot %s (%s): %w", f.Snapshot.ID, f.Snapshot.Name, err)
+			}
+			continue
+		}
 		if found[i], err = o.forgetOne(ctx, f.Volume.ID, node, "", allowed(f.Volume), sight); err != nil {
 			return found[:i], fmt.Errorf("volume %s (%s): %w", f.Volume.ID, f.Volume.Name, err)
 		}

@@ -6,10 +6,11 @@ import (
 )
 
 // snapshot moves the blob's clusters into a new read-only blob that becomes its
-// parent; the blob itself is thin from then on and holds nothing.
+// parent; the blob itself is thin from then on and holds nothing. It waits for no write in flight, which may so land in the snapshot
+// (lib/blob/blobstore.c, blob_freeze_io: what comes meanwhile waits, what executes goes on).
 func (b *blob) snapshot() *blob {
-	b.io.Lock()
-	defer b.io.Unlock()
+	b.io.RLock()
+	defer b.io.RUnlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := &blob{bs: b.bs, clusters: b.clusters, thin: b.thin, readOnly: true, parent: b.parent, clones: []*blob{b}, snap: true}

@@ -123,3 +123,8 @@ func (s *blobstore) unmap(ctx context.Context, off, n int64) error {
 	}
 	return base.Unmap(ctx, off, n)
 }
+
+// touchMetadata stands for the metadata that a change of a blob writes, which the simulator keeps in memory: it ends when the disk answers.
+func (s *blobstore) touchMetadata(ctx context.Context) error {
+	return s.base.Load().ReadAt(ctx, make([]byte, s.blockSize), 0)
+}

@@ -99,15 +99,32 @@ func (p *process) enqueue(fn func(ctx context.Context)) bool {
 
 // ReadBdev fills b with what a bdev of the process, by its name or an alias, holds from byte off.
 func (n *Node) ReadBdev(ctx context.Context, name string, b []byte, off int64) error {
+	found, err := n.bdevNamed(name)
+	if err != nil {
+		return err
+	}
+	return found.ReadAt(ctx, b, off)
+}
+
+// WriteBdev writes b to a bdev from byte off, past whatever exports or has claimed it.
+func (n *Node) WriteBdev(ctx context.Context, name string, b []byte, off int64) error {
+	found, err := n.bdevNamed(name)
+	if err != nil {
+		return err
+	}
+	return found.WriteAt(ctx, b, off)
+}
+
+func (n *Node) bdevNamed(name string) (*bdev, error) {
 	p := n.process()
 	if p == nil {
-		return ErrNotRunning
+		return nil, ErrNotRunning
 	}
 	p.mu.Lock()
 	found := p.bdevs.byName(name)
 	p.mu.Unlock()
 	if found == nil {
-		return fmt.Errorf("bdev %s of node %s: %w", name, n.cfg.Name, errNODEV)
+		return nil, fmt.Errorf("bdev %s of node %s: %w", name, n.cfg.Name, errNODEV)
 	}
-	return found.ReadAt(ctx, b, off)
+	return found, nil
 }

@@ -19,6 +19,8 @@ type lvolStore struct {
 	uuid  uuid.UUID
 	bs    *blobstore
 	lvols []*lvol
+	// pending are the names of lvols that are being made: they are taken (lib/lvol/lvol.c, lvs_verify_lvol_name).
+	pending map[string]bool
 
 	holder   *lvsHolder
 	base     *desc
@@ -182,7 +184,7 @@ func (s *lvolStore) checkName(name string) errno {
 	if name == "" || len(name) >= nameMax {
 		return errINVAL
 	}
-	if slices.ContainsFunc(s.lvols, func(l *lvol) bool { return l.name == name }) {
+	if s.pending[name] || slices.ContainsFunc(s.lvols, func(l *lvol) bool { return l.name == name }) {
 		return errEXIST
 	}
 	return 0

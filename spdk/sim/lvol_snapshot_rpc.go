@@ -40,10 +40,25 @@ func (c *call) lvolSnapshot() {
 		c.fail(codeInvalidParams, rc.strerror())
 		return
 	}
-	c.p.spawn(func(context.Context) {
-		b := l.blob.snapshot()
+	if l.store.pending == nil {
+		l.store.pending = map[string]bool{}
+	}
+	l.store.pending[req.Snapshot] = true
+	c.p.spawn(func(ctx context.Context) {
+		rc := errnoOf(l.store.bs.touchMetadata(ctx))
+		var b *blob
+		if rc == 0 {
+			b = l.blob.snapshot()
+		}
 		l.blob.busy.Store(false)
-		c.p.locked(func() { c.answerLvol(c.p.addLvol(l.store, req.Snapshot, b)) })
+		c.p.locked(func() {
+			delete(l.store.pending, req.Snapshot)
+			if rc != 0 {
+				c.fail(codeInvalidParams, rc.strerror())
+				return
+			}
+			c.answerLvol(c.p.addLvol(l.store, req.Snapshot, b))
+		})
 	})
 }
 

@@ -14,16 +14,17 @@ import (
 
 func nvmfSubsystemMethods() map[string]method {
 	return map[string]method{
-		"nvmf_create_subsystem":          runtime((*call).nvmfCreateSubsystem),
-		"nvmf_delete_subsystem":          runtime((*call).nvmfDeleteSubsystem),
-		"nvmf_get_subsystems":            runtime((*call).nvmfGetSubsystems),
-		"nvmf_subsystem_add_ns":          runtime((*call).nvmfAddNS),
-		"nvmf_subsystem_remove_ns":       runtime((*call).nvmfRemoveNS),
-		"nvmf_subsystem_add_host":        runtime((*call).nvmfAddHost),
-		"nvmf_subsystem_remove_host":     runtime((*call).nvmfRemoveHost),
-		"nvmf_subsystem_allow_any_host":  runtime((*call).nvmfAllowAnyHost),
-		"nvmf_subsystem_get_controllers": runtime((*call).nvmfGetControllers),
-		"nvmf_subsystem_get_qpairs":      runtime((*call).nvmfGetQpairs),
+		"nvmf_create_subsystem":           runtime((*call).nvmfCreateSubsystem),
+		"nvmf_delete_subsystem":           runtime((*call).nvmfDeleteSubsystem),
+		"nvmf_get_subsystems":             runtime((*call).nvmfGetSubsystems),
+		"nvmf_subsystem_set_ns_ana_group": runtime((*call).nvmfSetNSANAGroup),
+		"nvmf_subsystem_add_ns":           runtime((*call).nvmfAddNS),
+		"nvmf_subsystem_remove_ns":        runtime((*call).nvmfRemoveNS),
+		"nvmf_subsystem_add_host":         runtime((*call).nvmfAddHost),
+		"nvmf_subsystem_remove_host":      runtime((*call).nvmfRemoveHost),
+		"nvmf_subsystem_allow_any_host":   runtime((*call).nvmfAllowAnyHost),
+		"nvmf_subsystem_get_controllers":  runtime((*call).nvmfGetControllers),
+		"nvmf_subsystem_get_qpairs":       runtime((*call).nvmfGetQpairs),
 	}
 }
 

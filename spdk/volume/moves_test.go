@@ -44,7 +44,7 @@ func (h *history) crashSomewhere() {
 func (h *history) step() {
 	h.now = h.now.Add(time.Hour)
 	good := h.v.GoodLegs(*h.v.Assembly)
-	switch h.rnd.IntN(7) {
+	switch h.rnd.IntN(9) {
 	case 0: // a replica is lost while others are good
 		if len(good) > 1 {
 			h.v.SetReplicaState(good[h.rnd.IntN(len(good))], ReplicaOutOfSync, h.now)
@@ -72,6 +72,18 @@ func (h *history) step() {
 		h.switchOver()
 	case 6:
 		Gone(h.v, h.observe()).Remove(h.v)
+	case 7: // it is to be larger; its owner gives the standby up
+		h.v.Grow(h.v.SizeBytes + 4<<20)
+		h.v.RetireStandby()
+	case 8:
+		h.grown()
+	}
+}
+
+// grown puts on record that the volume has its size, if that is so.
+func (h *history) grown() {
+	if CheckGrown(h.v, h.observe()) == nil {
+		h.v.GrowingFrom = 0
 	}
 }
 
@@ -103,6 +115,9 @@ func (h *history) switchOver() {
 // check compares what the nodes have come to with the record.
 func (h *history) check(seed uint64) {
 	h.t.Helper()
+	if h.v.GrowingFrom > 0 && h.v.Standby == nil {
+		h.t.Fatalf("seed %d: it is not grown: %v", seed, CheckGrown(h.v, h.observe()))
+	}
 	for name, n := range h.nodes {
 		a, runs := h.v.RunningOn(name)
 		switch {
@@ -112,6 +127,9 @@ func (h *history) check(seed uint64) {
 			continue
 		case n.Raid == nil || n.Target == nil || n.Target.Held != a.Held:
 			h.t.Fatalf("seed %d: %s has raid %+v and target %+v for %+v", seed, name, n.Raid, n.Target, a)
+		}
+		if h.v.GrowingFrom == 0 && n.Raid.SizeBytes != h.v.SizeBytes {
+			h.t.Fatalf("seed %d: the raid on %s has %d bytes, the volume %d", seed, name, n.Raid.SizeBytes, h.v.SizeBytes)
 		}
 		for _, id := range n.Raid.Legs {
 			if s := h.v.Replica(id).State; s != ReplicaInSync && (s != ReplicaRebuilding || a.Held) {
@@ -139,6 +157,7 @@ func TestPlanFollowsTheRecordThroughLossesRebuildsAndSwitches(t *testing.T) {
 		for range 3 {
 			h.settle(t, h.v, h.rnd)
 			Gone(h.v, h.observe()).Remove(h.v)
+			h.grown()
 		}
 		h.check(seed)
 		h.v.Publications = nil

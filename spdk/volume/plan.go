@@ -27,6 +27,8 @@ type NodeView struct {
 // ReplicaView is an lvol and its export.
 type ReplicaView struct {
 	SizeBytes int64
+	// Unfinished: it was begun as a clone and doesn't have its content or its size yet.
+	Unfinished bool
 	// Exported says that its subsystem is complete; Hosts are the NQNs it allows. A subsystem begun and not finished has
 	// ExportBegun alone.
 	ExportBegun, Exported bool
@@ -43,6 +45,8 @@ type LegView struct {
 // RaidView is a raid bdev.
 type RaidView struct {
 	Online bool
+	// SizeBytes is 0 unless the raid is online.
+	SizeBytes int64
 	// Legs are the replicas in its slots, one that is being rebuilt included.
 	Legs []string
 }
@@ -62,6 +66,7 @@ type Kind string
 const (
 	CreateReplica   Kind = "create replica"
 	DeleteReplica   Kind = "delete replica"
+	GrowReplica     Kind = "grow replica"
 	ExportReplica   Kind = "export replica"
 	UnexportReplica Kind = "unexport replica"
 	AttachLeg       Kind = "attach leg"
@@ -69,6 +74,7 @@ const (
 	AddLeg          Kind = "add leg"
 	EjectLeg        Kind = "eject leg"
 	AssembleRaid    Kind = "assemble raid"
+	GrowRaid        Kind = "grow raid"
 	DeleteRaid      Kind = "delete raid"
 	ExportTarget    Kind = "export target"
 	UnexportTarget  Kind = "unexport target"
@@ -132,6 +138,7 @@ func Plan(v *Volume, seen Observed) Steps {
 	}
 	p.retireReachable()
 	p.createReplicas()
+	p.growReplicas()
 	p.deleteRemoving()
 	return p.steps
 }
@@ -195,8 +202,10 @@ func (p *planner) createReplicas() {
 		if !ok {
 			continue
 		}
-		if _, exists := view.Replicas[r.ID]; !exists {
+		if found, exists := view.Replicas[r.ID]; !exists || found.Unfinished {
 			p.do(CreateReplica, r.Node, r.ID)
+		} else if p.small(found) {
+			p.do(GrowReplica, r.Node, r.ID)
 		}
 	}
 }
@@ -252,6 +261,9 @@ func (p *planner) bringUp(a Assembly) {
 			p.do(AssembleRaid, a.RaidHost, "")
 		}
 		return
+	}
+	if host.Raid.SizeBytes < p.volume.SizeBytes && p.legsGrown(*host.Raid) {
+		p.do(GrowRaid, a.RaidHost, "")
 	}
 	want := p.volume.HostNQNs()
 	if t := host.Target; t == nil || !t.Complete || t.Held != a.Held || !slices.Equal(t.Hosts, want) {
@@ -323,6 +335,7 @@ func (p *planner) rebuild(a Assembly) {
 	for _, r := range p.volume.InState(ReplicaRebuilding) {
 		switch {
 		case !slices.Contains(a.Legs, r.ID) || slices.Contains(host.Raid.Legs, r.ID):
+		case p.small(p.seen.Nodes[r.Node].Replicas[r.ID]): // a raid refuses a leg that is smaller than it is; it is grown first
 		case !p.exportLeg(r.ID):
 		case host.Legs[r.ID].Bdev == "":
 			p.do(AttachLeg, a.RaidHost, r.ID)

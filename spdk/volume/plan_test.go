@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -85,7 +86,17 @@ func (w *world) apply(v *Volume, a Action) error {
 			}
 		}
 		n.Raid = &RaidView{Online: true, Legs: v.GoodLegs(assembly)}
+		n.Raid.SizeBytes = w.smallest(v, n.Raid.Legs)
+	case GrowReplica:
+		return w.grow(v, a)
+	case GrowRaid:
+		if n.Raid.SizeBytes = w.smallest(v, n.Raid.Legs); n.Raid.SizeBytes != v.SizeBytes {
+			return fmt.Errorf("%s: its legs have %d bytes", a, n.Raid.SizeBytes)
+		}
 	case AddLeg:
+		if r := v.Replica(a.Replica); w.nodes[r.Node].Replicas[r.ID].SizeBytes < n.Raid.SizeBytes {
+			return fmt.Errorf("%s: it is smaller than the raid", a)
+		}
 		if assembly, _ := v.RunningOn(a.Node); assembly.Held || n.Legs[a.Replica].Bdev == "" {
 			return fmt.Errorf("%s: held, or not attached", a)
 		}
@@ -110,6 +121,35 @@ func (w *world) apply(v *Volume, a Action) error {
 		n.Target = nil
 	}
 	return nil
+}
+
+// grow refuses a replica that is attached twice, unless it is no source.
+func (w *world) grow(v *Volume, a Action) error {
+	attached := 0
+	for name, n := range w.nodes {
+		if _, ok := n.Legs[a.Replica]; ok && !w.down[name] {
+			attached++
+		}
+	}
+	if v.Replica(a.Replica).State != ReplicaOutOfSync && attached > 1 {
+		return fmt.Errorf("%s: %d raid hosts have it", a, attached)
+	}
+	r := w.nodes[a.Node].Replicas[a.Replica]
+	if r.SizeBytes == 0 || r.SizeBytes >= v.SizeBytes {
+		return fmt.Errorf("%s: it has %d bytes", a, r.SizeBytes)
+	}
+	r.SizeBytes = v.SizeBytes
+	w.nodes[a.Node].Replicas[a.Replica] = r
+	return nil
+}
+
+// smallest returns the size of the smallest of the replicas.
+func (w *world) smallest(v *Volume, ids []string) int64 {
+	size := int64(math.MaxInt64)
+	for _, id := range ids {
+		size = min(size, w.nodes[v.Replica(id).Node].Replicas[id].SizeBytes)
+	}
+	return size
 }
 
 // settle plans and applies until nothing is left to do. Of the actions of one round a random part is carried out, in random

@@ -31,6 +31,46 @@ type Store interface {
 	Host(ctx context.Context, name string) (Host, error)
 	// PutHost records a CSI node, in place of what was there.
 	PutHost(ctx context.Context, h Host) error
+
+	SnapshotStore
+}
+
+// SnapshotStore keeps the records of snapshots, and finds the volumes that are to have one taken.
+type SnapshotStore interface {
+	// GetSnapshot returns a record, or ErrNoSnapshot.
+	GetSnapshot(ctx context.Context, id string) (*Snapshot, error)
+	// CreateSnapshot puts a new record, or answers ErrExists.
+	CreateSnapshot(ctx context.Context, s *Snapshot) error
+	// UpdateSnapshot writes a record that was read before; ErrConflict if another write came in between, ErrNoSnapshot if it is gone.
+	UpdateSnapshot(ctx context.Context, s *Snapshot) error
+	// DeleteSnapshot takes a record away; errors as with UpdateSnapshot.
+	DeleteSnapshot(ctx context.Context, s *Snapshot) error
+	// ListSnapshots is for snapshots what List is for volumes.
+	ListSnapshots(ctx context.Context, after string, limit int) ([]*Snapshot, error)
+	// Wishes returns the IDs of the volumes of an owner for which OwnerWanted holds. It is asked often and so costs little, however many
+	// volumes there are.
+	Wishes(ctx context.Context, owner string) ([]string, error)
+}
+
+// ModifySnapshot is for snapshots what Modify is for volumes.
+func ModifySnapshot(ctx context.Context, store SnapshotStore, id string, change func(*Snapshot) (bool, error)) (*Snapshot, error) {
+	for {
+		s, err := store.GetSnapshot(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		write, err := change(s)
+		if err != nil || !write {
+			return s, err
+		}
+		err = store.UpdateSnapshot(ctx, s)
+		if err == nil {
+			return s, nil
+		}
+		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
+			return nil, fmt.Errorf("write the record of snapshot %s: %w", id, err)
+		}
+	}
 }
 
 // Modify reads a record, changes it and writes it back, again from the start if another writer came in between. An error of

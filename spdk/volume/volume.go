@@ -61,6 +61,8 @@ type Replica struct {
 	Since time.Time `json:"since"`
 	// SyncedAt is when it was last rebuilt; zero if it never was.
 	SyncedAt time.Time `json:"syncedAt,omitzero"`
+	// CloneOf is the name of the snapshot's lvol, in the same lvstore, on which the replica is made; "" is an empty one.
+	CloneOf string `json:"cloneOf,omitempty"`
 	// Strikes counts the times in a row that the replica was lost soon after it had been rebuilt, or while it was; see RebuildDelay.
 	Strikes int `json:"strikes,omitempty"`
 }
@@ -123,6 +125,8 @@ const (
 type FileSystem struct {
 	Type  string          `json:"type,omitempty"`
 	State FileSystemState `json:"state,omitempty"`
+	// SizeBytes is the size of the device that it was made for or last grown to; 0 is not known.
+	SizeBytes int64 `json:"sizeBytes,omitempty"`
 }
 
 // Volume is the record of a volume. Whoever owns the volume writes it, with compare-and-swap on Revision.
@@ -133,8 +137,10 @@ type Volume struct {
 	Near Near `json:"near,omitzero"`
 	// UUID names this incarnation; it is the UUID of the namespace that hosts see.
 	UUID uuid.UUID `json:"uuid"`
-	// SizeBytes is what the volume offers: a multiple of 4 MiB and of the cluster size of its lvstores.
-	SizeBytes    int64         `json:"sizeBytes"`
+	// SizeBytes is what the volume offers, or is to offer: a multiple of 4 MiB and of the cluster size of its lvstores. It never shrinks.
+	SizeBytes int64 `json:"sizeBytes"`
+	// GrowingFrom is what everything of the volume surely has while it is being grown to SizeBytes; 0 when that is done.
+	GrowingFrom  int64         `json:"growingFrom,omitempty"`
 	Parameters   Parameters    `json:"parameters"`
 	Phase        Phase         `json:"phase"`
 	Replicas     []Replica     `json:"replicas"`
@@ -155,7 +161,11 @@ type Volume struct {
 	// Assemblies counts all that were ever made; the next has the number after it.
 	Assemblies uint32     `json:"assemblies,omitempty"`
 	FileSystem FileSystem `json:"fileSystem,omitzero"`
-	CreatedAt  time.Time  `json:"createdAt"`
+	// Content is what the volume was made of; nil is nothing.
+	Content *Content `json:"content,omitempty"`
+	// Snapshot is the snapshot that is being taken; nil is none.
+	Snapshot  *SnapshotWish `json:"snapshot,omitempty"`
+	CreatedAt time.Time     `json:"createdAt"`
 	// Revision is the store's: it changes with each write.
 	Revision uint64 `json:"-"`
 }
@@ -276,6 +286,9 @@ func (v *Volume) Stop() {
 	}
 	v.RetireStandby()
 	v.MoveTo = ""
+	if v.Snapshot != nil && v.Snapshot.State == WishPausing {
+		v.VoidSnapshot("the volume was unpublished while it was taken")
+	}
 }
 
 // RetireStandby gives the standby up. What is left of it is taken apart when its raid host answers.
@@ -309,6 +322,13 @@ func (v *Volume) Clone() *Volume {
 	c.Retired = nil
 	for _, a := range v.Retired {
 		c.Retired = append(c.Retired, a.clone())
+	}
+	if v.Content != nil {
+		content := *v.Content
+		c.Content = &content
+	}
+	if v.Snapshot != nil {
+		c.Snapshot = v.Snapshot.clone()
 	}
 	return &c
 }

@@ -113,7 +113,11 @@ type inspector struct{ node *sim.Node }
 // Call implements spdk.Caller.
 func (i inspector) Call(ctx context.Context, method string, params, result any) error {
 	answer, err := exchange(params, func(body json.RawMessage) (json.RawMessage, error) { return i.node.Inspect(ctx, method, body) })
-	if err != nil {
+	var answered *sim.CallError
+	switch {
+	case errors.As(err, &answered):
+		return &spdk.Error{Method: method, Code: answered.Code, Message: answered.Message}
+	case err != nil:
 		return fmt.Errorf("%s on %s: %w", method, i.node.Name(), err)
 	}
 	return json.Unmarshal(answer, result)

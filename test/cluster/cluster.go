@@ -175,6 +175,14 @@ func (c *Cluster) Record(id string) *volume.Volume {
 	return v
 }
 
+// SnapshotRecord reads a snapshot's record past all faults of Steps.
+func (c *Cluster) SnapshotRecord(id string) *volume.Snapshot {
+	c.t.Helper()
+	s, err := c.store.GetSnapshot(context.Background(), id)
+	c.must(err)
+	return s
+}
+
 // RegisterHosts puts CSI nodes on record.
 func (c *Cluster) RegisterHosts(names ...string) {
 	c.t.Helper()
@@ -206,6 +214,11 @@ func (c *Cluster) Leftovers() []string {
 	c.must(err)
 	for _, v := range volumes {
 		left = append(left, fmt.Sprintf("record %s (%s)", v.ID, v.Phase))
+	}
+	snapshots, err := c.store.ListSnapshots(context.Background(), "", 0)
+	c.must(err)
+	for _, s := range snapshots {
+		left = append(left, fmt.Sprintf("record %s (%s)", s.ID, s.Phase))
 	}
 	return left
 }

@@ -119,6 +119,37 @@ func (l *Load) Check(read func(p []byte, off int64) error) error {
 	return errors.Join(errs...)
 }
 
+// Acknowledged are the generations of each block that were acknowledged by now.
+func (l *Load) Acknowledged() []uint32 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []uint32
+	for _, b := range l.blocks {
+		all = append(all, b.acknowledged)
+	}
+	return all
+}
+
+// CheckMoment says which blocks of an image that was taken after Acknowledged answered before lack a write that was acknowledged then, or
+// hold what was never written.
+func (l *Load) CheckMoment(before []uint32, image []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	for block := range l.blocks {
+		p := image[block*BlockBytes : (block+1)*BlockBytes]
+		generation := binary.LittleEndian.Uint32(p)
+		switch {
+		case before[block] == 0 && generation == 0:
+		case string(p) != string(content(block, generation)):
+			errs = append(errs, fmt.Errorf("block %d holds what was never written to it", block))
+		case generation < before[block] || generation > l.blocks[block].issued:
+			errs = append(errs, fmt.Errorf("block %d holds generation %d: %d was acknowledged before, %d written last", block, generation, before[block], l.blocks[block].issued))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Err is the I/O errors and stale reads that there were.
 func (l *Load) Err() error {
 	l.mu.Lock()

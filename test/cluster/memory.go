@@ -12,6 +12,7 @@ import (
 
 // memory keeps records in memory. It never waits.
 type memory struct {
+	*Snapshots
 	mu       sync.Mutex
 	records  map[string]*volume.Volume
 	hosts    map[string]volume.Host
@@ -19,7 +20,7 @@ type memory struct {
 }
 
 func newMemory() *memory {
-	return &memory{records: map[string]*volume.Volume{}, hosts: map[string]volume.Host{}}
+	return &memory{records: map[string]*volume.Volume{}, hosts: map[string]volume.Host{}, Snapshots: NewSnapshots()}
 }
 
 func (m *memory) Get(ctx context.Context, id string) (*volume.Volume, error) {
@@ -113,4 +114,16 @@ func (m *memory) PutHost(_ context.Context, h volume.Host) error {
 	defer m.mu.Unlock()
 	m.hosts[h.Name] = h
 	return nil
+}
+
+func (m *memory) Wishes(ctx context.Context, owner string) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var found []string
+	for _, id := range slices.Sorted(maps.Keys(m.records)) {
+		if v := m.records[id]; v.Owner == owner && v.OwnerWanted() {
+			found = append(found, id)
+		}
+	}
+	return found, ctx.Err()
 }

@@ -39,6 +39,8 @@ type bubble struct {
 	controller *controller.Server
 	node       *node.Server
 	stop       func()
+	// bytes is what the volume is to have at least.
+	bytes int64
 }
 
 func newBubble(t *testing.T, nodes int, o cluster.Options) *bubble {
@@ -125,6 +127,7 @@ func (b *bubble) create(name string, replicas int) string {
 		},
 	})
 	b.must(err)
+	b.bytes = 0
 	return resp.GetVolume().GetVolumeId()
 }
 
@@ -187,6 +190,9 @@ func (b *bubble) whole(id string) error {
 	if len(good) != v.Parameters.Replicas || len(v.Replicas) != len(good) {
 		return fmt.Errorf("it has %+v", v.Replicas)
 	}
+	if err := volume.CheckGrown(v, b.Observe(v)); err != nil || v.GrowingFrom > 0 || v.SizeBytes < b.bytes {
+		return fmt.Errorf("it has %d bytes, growing from %d: %w", v.SizeBytes, v.GrowingFrom, err)
+	}
 	switch serving := b.Optimized(v); {
 	case len(v.Retired) > 0:
 		return fmt.Errorf("%+v are retired", v.Retired)
@@ -202,7 +208,7 @@ func (b *bubble) whole(id string) error {
 		return fmt.Errorf("its standby is %+v", v.Standby)
 	}
 	for _, a := range v.Running() {
-		if raid := b.Observe(v).Nodes[a.RaidHost].Raid; raid == nil || len(raid.Legs) != len(good) {
+		if raid := b.Observe(v).Nodes[a.RaidHost].Raid; raid == nil || len(raid.Legs) != len(good) || raid.SizeBytes != v.SizeBytes {
 			return fmt.Errorf("the raid on %s is %+v", a.RaidHost, raid)
 		}
 	}

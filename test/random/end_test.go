@@ -129,6 +129,8 @@ func (v *vol) unhealed() string {
 		return fmt.Sprintf("former assemblies %+v are left", record.Retired)
 	case len(record.InState(volume.ReplicaInSync)) != record.Parameters.Replicas || len(record.Replicas) != record.Parameters.Replicas:
 		return fmt.Sprintf("it is to have %d replicas and has %+v", record.Parameters.Replicas, record.Replicas)
+	case record.GrowingFrom > 0:
+		return fmt.Sprintf("it grows from %d to %d bytes", record.GrowingFrom, record.SizeBytes)
 	case record.Assembly != nil && record.Parameters.Standby && record.Standby == nil:
 		return "it has no standby"
 	}

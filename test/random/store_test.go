@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 	"github.com/holdfast-csi/holdfast/spdk/volume/stores/storetest"
+	"github.com/holdfast-csi/holdfast/test/cluster"
 )
 
 // errAway is why a store that is away fails.
@@ -18,6 +19,7 @@ var errAway = errors.New("the store is away")
 
 // store keeps records in memory. It never waits: a database that does, for a batch or a disk, would let time pass in between.
 type store struct {
+	*cluster.Snapshots
 	mu       sync.Mutex
 	records  map[string]*volume.Volume
 	hosts    map[string]volume.Host
@@ -30,7 +32,7 @@ type store struct {
 }
 
 func newStore() *store {
-	return &store{records: map[string]*volume.Volume{}, hosts: map[string]volume.Host{}}
+	return &store{records: map[string]*volume.Volume{}, hosts: map[string]volume.Host{}, Snapshots: cluster.NewSnapshots()}
 }
 
 func TestStoreOfTheRunsIsOne(t *testing.T) {
@@ -140,6 +142,21 @@ func (s *store) List(ctx context.Context, after string, limit int) ([]*volume.Vo
 	for _, id := range slices.Sorted(maps.Keys(s.records)) {
 		if id > after && (limit == 0 || len(found) < limit) {
 			found = append(found, s.records[id].Clone())
+		}
+	}
+	return found, nil
+}
+
+func (s *store) Wishes(ctx context.Context, owner string) ([]string, error) {
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	var found []string
+	for _, id := range slices.Sorted(maps.Keys(s.records)) {
+		if v := s.records[id]; v.Owner == owner && v.OwnerWanted() {
+			found = append(found, id)
 		}
 	}
 	return found, nil

@@ -40,7 +40,8 @@ type vol struct {
 
 	replicas    int
 	thin, block bool
-	sizeBytes   int64
+	// sizeBytes is what it was made with, grownBytes what it was last asked to have.
+	sizeBytes, grownBytes int64
 
 	goal, done, reach stage
 	deleting          bool // DeleteVolume was called: nothing else may follow
@@ -82,6 +83,7 @@ func (v *vol) draw() {
 		v.replicas = 3
 	}
 	v.sizeBytes = 8 * mib << rng.IntN(2)
+	v.grownBytes = v.sizeBytes
 	v.model = newModel(v.name, v.incarnation)
 	v.broken, v.hopelessSince, v.excused = false, time.Time{}, false
 }
@@ -203,6 +205,33 @@ func (v *vol) descend() {
 	case inUse:
 		v.begin("node-unpublish", v.host.process, v.nodeUnpublish, settle)
 	}
+}
+
+// expand begins a call that makes the volume larger, or repeats one.
+func (v *vol) expand() {
+	rng := v.w.rng
+	if v.grownBytes < 4*v.sizeBytes && rng.IntN(2) == 0 {
+		v.grownBytes += 4 * mib
+	}
+	what := fmt.Sprintf("expand to %d MiB", v.grownBytes/mib)
+	settle := func(error) {}
+	if v.done >= staged && rng.IntN(2) == 0 {
+		v.begin("node-"+what, v.host.process, v.nodeExpand, settle)
+		return
+	}
+	v.begin(what, v.w.controller.process, v.controllerExpand, settle)
+}
+
+func (v *vol) controllerExpand(ctx context.Context) error {
+	_, err := v.w.controller.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
+		VolumeId: v.id(), CapacityRange: &csi.CapacityRange{RequiredBytes: v.grownBytes}, VolumeCapability: v.capability(),
+	})
+	return err
+}
+
+func (v *vol) nodeExpand(ctx context.Context) error {
+	_, err := v.host.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{VolumeId: v.id(), VolumePath: v.staging(), VolumeCapability: v.capability()})
+	return err
 }
 
 func (v *vol) create(ctx context.Context) error {

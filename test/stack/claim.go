@@ -24,6 +24,8 @@ type ClaimSpec struct {
 	FSType     string
 	SizeBytes  int64
 	Parameters map[string]string
+	// Content is what it is made of; nil is nothing.
+	Content *csi.VolumeContentSource
 	// Retry makes failed calls again, as a CO does, until the context ends.
 	Retry bool
 }
@@ -61,6 +63,7 @@ func (s *Stack) Claim(ctx context.Context, spec ClaimSpec) (*Claim, error) {
 		resp, err := s.Controller.CreateVolume(ctx, &csi.CreateVolumeRequest{
 			Name: spec.Name, VolumeCapabilities: []*csi.VolumeCapability{c.capability},
 			CapacityRange: &csi.CapacityRange{RequiredBytes: spec.SizeBytes}, Parameters: spec.Parameters,
+			VolumeContentSource: spec.Content,
 		})
 		c.ID = resp.GetVolume().GetVolumeId()
 		return err
@@ -150,6 +153,22 @@ func (c *Claim) Unpublish(ctx context.Context) error {
 	}
 	return c.Do(ctx, "ControllerUnpublishVolume", func(ctx context.Context) error {
 		_, err := c.stack.Controller.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: c.ID, NodeId: NodeName})
+		return err
+	})
+}
+
+// Expand has the volume grow. Online is whether it is in use, so that the node is asked, too.
+func (c *Claim) Expand(ctx context.Context, bytes int64, online bool) error {
+	size := &csi.CapacityRange{RequiredBytes: bytes}
+	err := c.Do(ctx, "ControllerExpandVolume", func(ctx context.Context) error {
+		_, err := c.stack.Controller.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{VolumeId: c.ID, CapacityRange: size, VolumeCapability: c.capability})
+		return err
+	})
+	if err != nil || !online {
+		return err
+	}
+	return c.Do(ctx, "NodeExpandVolume", func(ctx context.Context) error {
+		_, err := c.stack.Node.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{VolumeId: c.ID, VolumePath: c.Pod, StagingTargetPath: c.staging, CapacityRange: size, VolumeCapability: c.capability})
 		return err
 	})
 }

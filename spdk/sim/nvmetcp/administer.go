@@ -55,6 +55,24 @@ func (s *Subsystem) RemoveNamespace(nsid uint32) error {
 	return nil
 }
 
+// SetANAGroup puts a namespace into an ANA group and tells controllers that the namespace has changed. It waits for the I/O that executes
+// on its device, and new I/O waits meanwhile, also where there is nothing to change.
+func (s *Subsystem) SetANAGroup(nsid, group uint32) error {
+	err := s.change(nsid, func() error {
+		ns := s.namespaces[nsid]
+		if ns == nil || group == 0 || group > s.cfg.MaxNamespaces {
+			return fmt.Errorf("put namespace %d of %s into ANA group %d: there is no such namespace or group", nsid, s.cfg.NQN, group)
+		}
+		ns.ANAGroupID = group
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.namespaceChanged(nsid)
+	return nil
+}
+
 // NamespaceResized tells controllers that a device has another size.
 func (s *Subsystem) NamespaceResized(nsid uint32) {
 	found := false

@@ -103,6 +103,8 @@ type PathInfo struct {
 //   - A status that is not about the path is retried five times unless it says
 //     Do Not Retry.
 //   - When the namespace is on no path any more the device is gone for good.
+//   - The device has the size that a path announced last, and a path that has announced
+//     another is not used until it announces again.
 //
 // Head is a Device.
 type Head struct {
@@ -230,6 +232,18 @@ func (h *Head) SizeBytes() int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.size
+}
+
+// resize takes over what a path has announced (nvme_update_ns_info, nvme_mpath_revalidate_paths). The
+// caller holds h.mu.
+func (h *Head) resize(p *headPath, ns NamespaceInfo) {
+	h.size, h.bs = ns.SizeBytes, ns.BlockSize
+	p.size, p.ready = ns.SizeBytes, true
+	for _, other := range h.paths {
+		if other.size != h.size {
+			other.ready = false
+		}
+	}
 }
 
 // Close removes every path without shutting controllers down, fails I/O that

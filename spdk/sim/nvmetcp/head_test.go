@@ -340,3 +340,23 @@ func TestHeadFollowsTheNamespacesSize(t *testing.T) {
 	await(t, h, func([]PathInfo) bool { return h.SizeBytes() == 32<<20 })
 	s.must(h.WriteAt(patient(t), make([]byte, 4096), 31<<20))
 }
+
+// Two targets tell of the new size one after the other: the one that has not yet is not used.
+func TestHeadUsesNoPathOfAnotherSize(t *testing.T) {
+	s := newShared(t, 2)
+	h := s.head(0)
+	s.ana(1, ANAInaccessible)
+	s.must(h.AddPath(patient(t), s.path(1)))
+	s.disk.grow(32 << 20)
+	s.subs[1].NamespaceResized(1)
+	await(t, h, func([]PathInfo) bool { return h.SizeBytes() == 32<<20 })
+	written := make(chan error, 1)
+	go func() { written <- h.WriteAt(patient(t), make([]byte, 4096), 0) }()
+	select {
+	case err := <-written:
+		t.Fatalf("a write ended with %v on a path that has another size, or is inaccessible", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	s.subs[0].NamespaceResized(1)
+	s.must(<-written)
+}

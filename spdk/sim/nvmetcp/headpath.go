@@ -25,6 +25,8 @@ type headPath struct {
 	ctrl     *Controller
 	cntlid   uint16
 	nsid     uint32
+	size     int64
+	ready    bool // NVME_NS_READY: the path's size is the device's
 	group    uint32
 	ana      ANAState
 	pending  bool // the ANA state is to be read again before the path is used
@@ -45,7 +47,7 @@ func newHeadPath(h *Head, cfg PathConfig) *headPath {
 // usable says whether I/O may take the path (nvme_path_is_disabled, ANA apart).
 // The caller holds h.mu.
 func (p *headPath) usable() bool {
-	return p.state == PathLive && p.nsid != 0 && !p.pending && (p.ana == ANAOptimized || p.ana == ANANonOptimized)
+	return p.state == PathLive && p.nsid != 0 && p.ready && !p.pending && (p.ana == ANAOptimized || p.ana == ANANonOptimized)
 }
 
 // mayReturn says whether I/O may wait for the path (nvme_available_path). The
@@ -129,10 +131,10 @@ func (p *headPath) scan(ctx context.Context, c *Controller) error {
 	h := p.h
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if found.NSID != 0 {
-		h.size, h.bs = found.SizeBytes, found.BlockSize
-	}
 	p.nsid, p.group = found.NSID, found.ANAGroup
+	if found.NSID != 0 {
+		h.resize(p, found)
+	}
 	p.applyANA(c, states)
 	h.settle()
 	return nil

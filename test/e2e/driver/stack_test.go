@@ -5,7 +5,6 @@ package driver
 
 import (
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/holdfast-csi/holdfast/spdk"
@@ -70,24 +69,6 @@ func (c *claim) raidHost() *stack.Target {
 	target, err := c.s.Target(v.Assembly.RaidHost)
 	must(c.t, err)
 	return target
-}
-
-// legs lists the addresses' nodes that the only raid there is has legs on.
-func (s *suite) legs(t *testing.T) string {
-	t.Helper()
-	var on []string
-	s.eachNode(t, func(node *spdk.Node) error {
-		legs, err := node.Legs(t.Context())
-		for _, l := range legs {
-			for _, target := range s.Targets {
-				if target.NVMf == l.Address.String() && l.InUse {
-					on = append(on, target.Name)
-				}
-			}
-		}
-		return err
-	})
-	return strings.Join(on, " ")
 }
 
 // wantNothingLeft fails the test if anything is left on the targets or the guest.

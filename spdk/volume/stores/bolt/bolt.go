@@ -1,9 +1,8 @@
-// Package bolt keeps the records of volumes in a file, for one process: the demo, tests and use without Kubernetes.
+// Package bolt keeps the records of volumes and snapshots in a file, for one process: the demo, tests and use without Kubernetes.
 package bolt
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,14 +14,23 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-// bucket holds a record a key: the volume ID, with 8 bytes of revision (big endian) and the record as JSON for its value. The
-// bucket's sequence is the revision of the newest write.
-var bucket = []byte("volumes.v1")
+// volumes and snapshots are the records.
+var (
+	volumes = &table[volume.Volume]{
+		bucket: []byte("volumes.v1"), absent: volume.ErrNotFound, written: noteWish,
+		of: func(v *volume.Volume) (string, *uint64) { return v.ID, &v.Revision },
+	}
+	snapshots = &table[volume.Snapshot]{
+		bucket: []byte("snapshots.v1"), absent: volume.ErrNoSnapshot,
+		of: func(s *volume.Snapshot) (string, *uint64) { return s.ID, &s.Revision },
+	}
+)
 
 // hosts holds a CSI node a key: its name, with the record as JSON.
 var hosts = []byte("hosts.v1")
 
-const revisionBytes = 8
+// wishes holds a key for each volume whose owner is wanted: the volume's ID, with the owner's name.
+var wishes = []byte("wishes.v1")
 
 // openTimeout bounds the wait for the file's lock, which a predecessor that is just stopping may still hold.
 const openTimeout = 5 * time.Second
@@ -42,9 +50,12 @@ func Open(path string) (*Store, error) {
 		return nil, fmt.Errorf("open the store %s: %w", path, err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		_, first := tx.CreateBucketIfNotExists(bucket)
-		_, second := tx.CreateBucketIfNotExists(hosts)
-		return errors.Join(first, second)
+		var errs []error
+		for _, name := range [][]byte{volumes.bucket, snapshots.bucket, hosts, wishes} {
+			_, err := tx.CreateBucketIfNotExists(name)
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare the store %s: %w", path, err), db.Close())
@@ -57,83 +68,84 @@ func (s *Store) Close() error { return s.db.Close() }
 
 // Get implements volume.Store.
 func (s *Store) Get(ctx context.Context, id string) (*volume.Volume, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	var v *volume.Volume
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		value := tx.Bucket(bucket).Get([]byte(id))
-		if value == nil {
-			return volume.ErrNotFound
-		}
-		var err error
-		v, err = decode(value)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the record of %s: %w", id, err)
-	}
-	return v, nil
+	return volumes.get(ctx, s.db, id)
 }
 
 // Create implements volume.Store.
 func (s *Store) Create(ctx context.Context, v *volume.Volume) error {
-	return s.write(ctx, v, func(old []byte) error {
-		if old != nil {
-			return volume.ErrExists
-		}
-		return nil
-	})
+	return volumes.create(ctx, s.db, v)
 }
 
 // Update implements volume.Store.
 func (s *Store) Update(ctx context.Context, v *volume.Volume) error {
-	return s.write(ctx, v, func(old []byte) error { return compare(old, v) })
+	return volumes.update(ctx, s.db, v)
 }
 
 // Delete implements volume.Store.
 func (s *Store) Delete(ctx context.Context, v *volume.Volume) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	err := s.db.Batch(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucket)
-		if err := compare(b.Get([]byte(v.ID)), v); err != nil {
-			return err
-		}
-		return b.Delete([]byte(v.ID))
-	})
-	if err != nil {
-		return fmt.Errorf("delete the record of %s: %w", v.ID, err)
-	}
-	return nil
+	return volumes.delete(ctx, s.db, v)
 }
 
 // List implements volume.Store.
 func (s *Store) List(ctx context.Context, after string, limit int) ([]*volume.Volume, error) {
-	var found []*volume.Volume
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		c := tx.Bucket(bucket).Cursor()
-		key, value := c.Seek([]byte(after))
-		if key != nil && string(key) == after {
-			key, value = c.Next()
-		}
-		for ; key != nil && (limit == 0 || len(found) < limit); key, value = c.Next() {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			v, err := decode(value)
-			if err != nil {
-				return fmt.Errorf("record of %s: %w", key, err)
-			}
-			found = append(found, v)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list the records: %w", err)
+	return volumes.list(ctx, s.db, after, limit)
+}
+
+// GetSnapshot implements volume.SnapshotStore.
+func (s *Store) GetSnapshot(ctx context.Context, id string) (*volume.Snapshot, error) {
+	return snapshots.get(ctx, s.db, id)
+}
+
+// CreateSnapshot implements volume.SnapshotStore.
+func (s *Store) CreateSnapshot(ctx context.Context, sn *volume.Snapshot) error {
+	return snapshots.create(ctx, s.db, sn)
+}
+
+// UpdateSnapshot implements volume.SnapshotStore.
+func (s *Store) UpdateSnapshot(ctx context.Context, sn *volume.Snapshot) error {
+	return snapshots.update(ctx, s.db, sn)
+}
+
+// DeleteSnapshot implements volume.SnapshotStore.
+func (s *Store) DeleteSnapshot(ctx context.Context, sn *volume.Snapshot) error {
+	return snapshots.delete(ctx, s.db, sn)
+}
+
+// ListSnapshots implements volume.SnapshotStore.
+func (s *Store) ListSnapshots(ctx context.Context, after string, limit int) ([]*volume.Snapshot, error) {
+	return snapshots.list(ctx, s.db, after, limit)
+}
+
+// Wishes implements volume.SnapshotStore.
+func (s *Store) Wishes(ctx context.Context, owner string) ([]string, error) {
+	var ids []string
+	err := ctx.Err()
+	if err == nil {
+		err = s.db.View(func(tx *bbolt.Tx) error {
+			return tx.Bucket(wishes).ForEach(func(id, name []byte) error {
+				if string(name) == owner {
+					ids = append(ids, string(id))
+				}
+				return nil
+			})
+		})
 	}
-	return found, nil
+	if err != nil {
+		return nil, fmt.Errorf("list what is wanted of %s: %w", owner, err)
+	}
+	return ids, nil
+}
+
+// noteWish keeps wishes as the records are.
+func noteWish(tx *bbolt.Tx, id string, v *volume.Volume) error {
+	b := tx.Bucket(wishes)
+	if v != nil && v.OwnerWanted() {
+		return b.Put([]byte(id), []byte(v.Owner))
+	}
+	if b.Get([]byte(id)) == nil {
+		return nil
+	}
+	return b.Delete([]byte(id))
 }
 
 // Host implements volume.Store.
@@ -165,55 +177,4 @@ func (s *Store) PutHost(ctx context.Context, h volume.Host) error {
 		return fmt.Errorf("write the record of node %s: %w", h.Name, err)
 	}
 	return nil
-}
-
-// write puts a record if allowed agrees with what is there now, and sets its revision.
-func (s *Store) write(ctx context.Context, v *volume.Volume, allowed func(old []byte) error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	body, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("encode the record of %s: %w", v.ID, err)
-	}
-	var revision uint64
-	// Batch shares one fsync among callers; it may run the function again, so nothing outside is changed before it ends.
-	err = s.db.Batch(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucket)
-		if err := allowed(b.Get([]byte(v.ID))); err != nil {
-			return err
-		}
-		var err error
-		if revision, err = b.NextSequence(); err != nil {
-			return err
-		}
-		return b.Put([]byte(v.ID), append(binary.BigEndian.AppendUint64(nil, revision), body...))
-	})
-	if err != nil {
-		return fmt.Errorf("write the record of %s: %w", v.ID, err)
-	}
-	v.Revision = revision
-	return nil
-}
-
-func compare(old []byte, v *volume.Volume) error {
-	switch {
-	case old == nil:
-		return volume.ErrNotFound
-	case len(old) < revisionBytes || binary.BigEndian.Uint64(old) != v.Revision:
-		return volume.ErrConflict
-	}
-	return nil
-}
-
-func decode(value []byte) (*volume.Volume, error) {
-	if len(value) < revisionBytes {
-		return nil, errors.New("the record is cut short; restore the store's file from a backup")
-	}
-	v := &volume.Volume{}
-	if err := json.Unmarshal(value[revisionBytes:], v); err != nil {
-		return nil, fmt.Errorf("the record can't be decoded: %w", err)
-	}
-	v.Revision = binary.BigEndian.Uint64(value)
-	return v, nil
 }

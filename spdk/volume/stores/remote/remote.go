@@ -24,6 +24,21 @@ func (r record) unpack() *volume.Volume {
 	return r.Volume
 }
 
+// snapshotRecord is a snapshot on the wire.
+type snapshotRecord struct {
+	Revision uint64           `json:"revision"`
+	Snapshot *volume.Snapshot `json:"snapshot"`
+}
+
+func packSnapshot(s *volume.Snapshot) snapshotRecord {
+	return snapshotRecord{Revision: s.Revision, Snapshot: s}
+}
+
+func (r snapshotRecord) unpack() *volume.Snapshot {
+	r.Snapshot.Revision = r.Revision
+	return r.Snapshot
+}
+
 // failure is an answer that is none. Kind names a sentinel of package volume.
 type failure struct {
 	Kind    string `json:"kind"`
@@ -33,6 +48,7 @@ type failure struct {
 // kinds are the sentinels that a store answers.
 var kinds = map[string]error{
 	"notFound":    volume.ErrNotFound,
+	"noSnapshot":  volume.ErrNoSnapshot,
 	"exists":      volume.ErrExists,
 	"conflict":    volume.ErrConflict,
 	"hostUnknown": volume.ErrHostUnknown,
@@ -59,6 +75,9 @@ func (e *remoteError) Is(target error) bool { return kinds[e.Kind] == target && 
 const (
 	pathVolumes = "/v1/volumes"
 	pathHosts   = "/v1/hosts"
+
+	pathSnapshots = "/v1/snapshots"
+	pathWishes    = "/v1/wishes"
 )
 
 // maxBody bounds a request and an answer but for lists, in bytes. A record has some hundred bytes a replica.

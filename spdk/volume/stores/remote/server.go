@@ -67,6 +67,7 @@ func Handler(s volume.Store) http.Handler {
 		}
 		reply(w, r, h)
 	})
+	serveSnapshots(mux, s)
 	return mux
 }
 

@@ -32,6 +32,7 @@ func Volume(name string) *volume.Volume {
 		Retired:      []volume.Assembly{{Number: 1, RaidHost: "b", Legs: []string{"00000001", "00000002"}}},
 		Assemblies:   2,
 		FileSystem:   volume.FileSystem{Type: "ext4", State: volume.FileSystemMade},
+		Content:      &volume.Content{Snapshot: volume.SnapshotIDFor("s")},
 		CreatedAt:    time.Unix(0, 0).UTC(),
 	}
 }
@@ -50,6 +51,10 @@ func Run(t *testing.T, open func(t *testing.T) volume.Store) {
 		"HostComesBack":                     hostComesBack,
 		"SecondMachineOfANameIsRefused":     secondMachineOfANameIsRefused,
 		"ReturnedRecordIsACopy":             returnedRecordIsACopy,
+		"SnapshotComesBackWhole":            snapshotComesBackWhole,
+		"StaleWriterOfASnapshotIsRefused":   staleWriterOfASnapshotIsRefused,
+		"ListOfSnapshotsPagesInOrder":       listOfSnapshotsPagesInOrder,
+		"WishesAreThoseThatTheOwnerHasLeft": wishesAreThoseThatTheOwnerHasLeft,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
