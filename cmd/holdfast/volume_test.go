@@ -214,6 +214,19 @@ func TestOperatorForgetsAReplicaWhoseDiskIsLost(t *testing.T) {
 	}
 }
 
+func TestShowSaysHowFarAVolumeHasGrown(t *testing.T) {
+	b := newBench(t, 2)
+	v := b.create("x", "2")
+	from := v.SizeBytes
+	v, err := volume.Modify(t.Context(), b.Store, v.ID, func(v *volume.Volume) (bool, error) { v.Grow(2 * from); return true, nil })
+	b.must(err)
+	n, err := b.Node(v.Replicas[0].Node)
+	b.must(err)
+	b.must(n.ResizeLvol(t.Context(), cluster.Pool, v.LvolName(v.Replicas[0]), v.SizeBytes))
+	small := v.Replicas[1]
+	b.want([]string{"volume", "show", "x"}, "healthy", "grows from "+bytesText(from)+" to "+bytesText(2*from), "replica "+small.ID+" on "+small.Node+" has "+bytesText(from))
+}
+
 func TestOutputForPrograms(t *testing.T) {
 	b := newBench(t, 2)
 	v := b.create("x", "2")

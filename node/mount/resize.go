@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -81,7 +82,7 @@ var growers = map[string]grower{
 
 // fileSystemBytes reads the size of a file system from its own tools.
 func (m *Mounter) fileSystemBytes(ctx context.Context, fs grower, device, mountPoint string) (int64, error) {
-	args := append(fs.show[1:len(fs.show):len(fs.show)], fs.argument(device, mountPoint))
+	args := slices.Concat(fs.show[1:], []string{fs.argument(device, mountPoint)})
 	out, err := m.run(ctx, deviceKey(device), fs.show[0], args...)
 	if err != nil {
 		return 0, fmt.Errorf("read the size of the file system on %s: %w", device, err)

@@ -3,7 +3,6 @@ package converge
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -27,11 +26,12 @@ type InForce struct {
 	nodes map[string]*inForceOf
 }
 
-// inForceOf is what one node runs with. Its mutex is held while the node is asked: whoever comes meanwhile waits for the same answer.
+// inForceOf is what one node runs with.
 type inForceOf struct {
 	node *Node
+	// asking has room for the one that asks the node, and guards what follows: whoever comes meanwhile waits for the same answer.
+	asking chan struct{}
 
-	mu     sync.Mutex
 	seen   time.Time // zero if it has to be looked at
 	values timeouts.InForce
 	// fixed: SPDK has refused to change its options since they were read.
@@ -45,7 +45,7 @@ type inForceOf struct {
 func NewInForce(cluster *Cluster, c clock.PassiveClock) *InForce {
 	f := &InForce{clock: c, nodes: map[string]*inForceOf{}}
 	for _, n := range cluster.Nodes() {
-		f.nodes[n.Name] = &inForceOf{node: n}
+		f.nodes[n.Name] = &inForceOf{node: n, asking: make(chan struct{}, 1)}
 	}
 	return f
 }
@@ -73,8 +73,12 @@ func (f *InForce) look(ctx context.Context, name string, b timeouts.Budgets, now
 		return timeouts.InForce{}, err
 	}
 	came := f.clock.Now()
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	select {
+	case n.asking <- struct{}{}:
+		defer func() { <-n.asking }()
+	case <-ctx.Done():
+		return timeouts.InForce{}, ctx.Err()
+	}
 	if n.err != nil && !n.failed.Before(came) {
 		return timeouts.InForce{}, n.err
 	}
