@@ -123,7 +123,7 @@ func (s *Server) recordContent(ctx context.Context, id string, o order) (*volume
 	}
 	v := &volume.Volume{
 		ID: id, Name: o.name, UUID: uuid.New(), SizeBytes: size, Parameters: o.parameters, Phase: volume.PhaseCreating,
-		Content: &content, CreatedAt: s.clock.Now().UTC(),
+		Near: o.near, Content: &content, CreatedAt: s.clock.Now().UTC(),
 	}
 	if err := s.store.Create(ctx, v); err != nil {
 		if errors.Is(err, volume.ErrExists) {
@@ -214,6 +214,7 @@ func (s *Server) placeContent(ctx context.Context, v *volume.Volume, sn *volume.
 		}
 		pools, down = s.inventory.pools(ctx, v.Parameters)
 	}
+	pools = allowedIn(pools, v.Parameters.Access, v.Near)
 	pools = slices.DeleteFunc(pools, func(p pool) bool { return lvols[place{p.node.Name, p.Name}] == "" })
 	s.ledger.mu.Lock()
 	c := newCandidates(s, v, pools, avoid)

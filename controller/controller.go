@@ -31,6 +31,7 @@ type Server struct {
 	ledger    *ledger
 	locks     volume.Locks
 	carer     carer
+	sights    sights
 }
 
 // Options are what a Server is made of.
@@ -47,7 +48,8 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	s := &Server{
 		store: o.Store, cluster: o.Cluster, converger: converge.New(o.Cluster), clock: o.Clock,
 		inventory: newInventory(o.Cluster, o.Clock), ledger: newLedger(o.ThinOvercommit),
-		carer: carer{memory: map[string]map[string]volume.Steady{}, downSince: map[string]time.Time{}},
+		carer:  carer{memory: map[string]map[string]volume.Steady{}, downSince: map[string]time.Time{}},
+		sights: sights{asking: make(chan struct{}, 1)},
 	}
 	volumes, err := o.Store.List(ctx, "", 0)
 	if err != nil {
@@ -92,7 +94,9 @@ func (s *Server) Sweep(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the records of all volumes: %w", err)
 	}
+	at := s.clock.Now()
 	stocks := s.lookForLvols(ctx)
+	s.sights.keep(stocks, at)
 	var mu sync.Mutex
 	var errs []error
 	var group errgroup.Group

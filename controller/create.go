@@ -27,6 +27,7 @@ type order struct {
 	// least is what its file system needs.
 	least      int64
 	parameters volume.Parameters
+	near       volume.Near
 	// content is what it is made of; nil is nothing.
 	content *volume.Content
 }
@@ -61,7 +62,7 @@ func (s *Server) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 		return nil, fmt.Errorf("create volume %q: %w", o.name, err)
 	}
 	return &csi.CreateVolumeResponse{Volume: &csi.Volume{
-		VolumeId: v.ID, CapacityBytes: v.SizeBytes, ContentSource: contentSource(v.Content),
+		VolumeId: v.ID, CapacityBytes: v.SizeBytes, ContentSource: contentSource(v.Content), AccessibleTopology: s.accessible(v),
 	}}, nil
 }
 
@@ -92,6 +93,7 @@ func readOrder(req *csi.CreateVolumeRequest) (order, error) {
 	}
 	return order{
 		name: req.GetName(), required: required, limit: limit, parameters: parameters, least: leastBytes(req.GetVolumeCapabilities(), parameters),
+		near:    readNear(req.GetAccessibilityRequirements()),
 		content: content,
 	}, nil
 }
@@ -115,6 +117,9 @@ func (s *Server) create(ctx context.Context, id string, o order) (*volume.Volume
 	default:
 		if err := o.fits(v); err != nil {
 			return nil, err
+		}
+		if !s.reaches(v, o.near) {
+			return nil, fmt.Errorf("%w: it can be used from zones %v only, wanted is one of %v", volume.ErrIncompatible, s.zonesOf(v), o.near.Zones)
 		}
 	}
 	switch {
@@ -148,7 +153,7 @@ func (s *Server) record(ctx context.Context, id string, o order) (*volume.Volume
 		return nil, err
 	}
 	v := &volume.Volume{
-		ID: id, Name: o.name, UUID: uuid.New(), SizeBytes: size, Parameters: o.parameters, Phase: volume.PhaseCreating,
+		ID: id, Name: o.name, UUID: uuid.New(), SizeBytes: size, Parameters: o.parameters, Near: o.near, Phase: volume.PhaseCreating,
 		CreatedAt: s.clock.Now().UTC(),
 	}
 	if err := s.place(ctx, v, nil); err != nil {

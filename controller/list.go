@@ -22,6 +22,8 @@ func (s *Server) ControllerGetCapabilities(context.Context, *csi.ControllerGetCa
 		csi.ControllerServiceCapability_RPC_LIST_VOLUMES,
 		csi.ControllerServiceCapability_RPC_LIST_VOLUMES_PUBLISHED_NODES,
 		csi.ControllerServiceCapability_RPC_GET_VOLUME,
+		csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH,
+		csi.ControllerServiceCapability_RPC_LIST_VOLUME_HEALTH,
 		csi.ControllerServiceCapability_RPC_GET_CAPACITY,
 		csi.ControllerServiceCapability_RPC_EXPAND_VOLUME,
 		csi.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
@@ -132,7 +134,11 @@ func (s *Server) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (
 		//nolint:nilerr // there is no room for what can't be served
 		return &csi.GetCapacityResponse{}, nil
 	}
-	largest, total, err := s.capacity(ctx, p)
+	zone := req.GetAccessibleTopology().GetSegments()[volume.TopologyZone]
+	if p.Access == volume.AccessZone && req.GetAccessibleTopology() != nil && zone == "" {
+		return &csi.GetCapacityResponse{}, nil // no volume can be used from outside all zones
+	}
+	largest, total, err := s.capacity(ctx, p, zone)
 	if err != nil {
 		return nil, fmt.Errorf("read the capacity of the SPDK nodes: %w", err)
 	}

@@ -22,12 +22,13 @@ const sizeUnit = 4 << 20
 
 // place chooses lvstores for as many replicas as are missing to the number that the parameters ask for, puts them into v as
 // planned and enters them in the ledger. Replicas of a volume are on different nodes always and in different zones where there
-// are enough; among equals the lvstore with the most room wins. Nodes in avoid are left out.
+// are enough, near where the volume is wanted; among equals the lvstore with the most room wins. Nodes in avoid are left out.
 //
 // A new volume goes only to nodes whose timeouts hold its budgets. A replica that is lost is replaced on another node rather than not
 // at all.
 func (s *Server) place(ctx context.Context, v *volume.Volume, avoid map[string]bool) error {
 	pools, down := s.inventory.pools(ctx, v.Parameters)
+	pools = allowedIn(pools, v.Parameters.Access, v.Near)
 	s.ledger.mu.Lock()
 	defer s.ledger.mu.Unlock()
 	c := newCandidates(s, v, pools, avoid)
@@ -102,10 +103,15 @@ func (c *candidates) best() (best *pool, broken error) {
 	return best, broken
 }
 
-// better says whether p goes before q: a zone not used yet first, then more room, then the name.
+// better says whether p goes before q: a zone not used yet first, then what is nearer to where the volume is wanted, then more room, then
+// the name.
 func (c *candidates) better(p, q pool) bool {
 	if fresh, other := !c.zones[p.node.Zone], !c.zones[q.node.Zone]; fresh != other {
 		return fresh
+	}
+	first := len(c.nodes) == 0
+	if near, far := distance(c.v.Near, p.node, first), distance(c.v.Near, q.node, first); near != far {
+		return near < far
 	}
 	room := func(p pool) int64 { return c.room[place{p.node.Name, p.Name}] }
 	return cmp.Or(cmp.Compare(room(q), room(p)), cmp.Compare(p.node.Name, q.node.Name), cmp.Compare(p.Name, q.Name)) < 0
@@ -167,8 +173,8 @@ func (s *Server) noPlace(v *volume.Volume, pools []pool, down error) error {
 	case down != nil:
 		return fmt.Errorf("%s: not enough room on the %d nodes that answer: %w", what, len(on), down)
 	case len(on) < v.Parameters.Replicas:
-		return fmt.Errorf("%w: %s: only %d nodes match lvstore %q and nodeSelector %v; ask for fewer replicas or add nodes",
-			volume.ErrNoSpace, what, len(on), v.Parameters.LvStore, v.Parameters.NodeSelector)
+		return fmt.Errorf("%w: %s: only %d nodes match lvstore %q and nodeSelector %v%s; ask for fewer replicas or add nodes",
+			volume.ErrNoSpace, what, len(on), v.Parameters.LvStore, v.Parameters.NodeSelector, zonesAllowed(v))
 	}
 	return fmt.Errorf("%w: %s: too few of the %d matching nodes have that much left (each lvstore may be promised %g times its size); add space or ask for less",
 		volume.ErrNoSpace, what, len(on), s.ledger.overcommit)
@@ -179,57 +185,4 @@ func newReplicaID() string {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // crypto/rand: never returns an error
 	return hex.EncodeToString(b[:])
-}
-
-// capacity returns how large a new volume with these parameters can be, and how many bytes of such volumes there is room for, on nodes
-// that hold their budgets.
-func (s *Server) capacity(ctx context.Context, p volume.Parameters) (largest, total int64, err error) {
-	pools, down := s.inventory.pools(ctx, p)
-	if len(pools) == 0 && down != nil {
-		return 0, 0, down
-	}
-	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
-	perNode := map[string]int64{}
-	rooms := map[string]int64{}
-	for _, pl := range pools {
-		if pl.inForce.Joins(p.Budgets) != nil {
-			continue
-		}
-		free := s.ledger.roomLocked(pl, p.Thin) / sizeUnit * sizeUnit
-		perNode[pl.node.Name] = max(perNode[pl.node.Name], free)
-		rooms[pl.node.Name] += free
-	}
-	if len(perNode) < p.Replicas {
-		return 0, 0, nil
-	}
-	var each, all []int64
-	for name, free := range perNode {
-		each, all = append(each, free), append(all, rooms[name])
-	}
-	slices.Sort(each)
-	return each[len(each)-p.Replicas], replicated(all, int64(p.Replicas)), nil
-}
-
-// replicated returns the most that can be stored n times, each copy on a node of its own: the largest t for which the sum of
-// min(room, t) reaches n*t.
-func replicated(rooms []int64, n int64) int64 {
-	low, high := int64(0), int64(0)
-	for _, r := range rooms {
-		high += r
-	}
-	high /= n
-	for low < high {
-		t := low + (high-low+1)/2
-		sum := int64(0)
-		for _, r := range rooms {
-			sum += min(r, t)
-		}
-		if sum >= n*t {
-			low = t
-		} else {
-			high = t - 1
-		}
-	}
-	return low
 }

@@ -38,7 +38,7 @@ type NodeConfig struct {
 	NVMf string `json:"nvmf"`
 	// Host is the CSI node on the same machine; default is Name.
 	Host string `json:"host"`
-	// Zone is its failure domain.
+	// Zone is its failure domain, and a topology segment.
 	Zone string `json:"zone"`
 	// Labels are what the nodeSelector parameter looks at.
 	Labels map[string]string `json:"labels"`
@@ -112,6 +112,9 @@ func (n NodeConfig) check(tls TLSConfig) []error {
 	if m := n.ClearMethod; m != "" && m != spdk.ClearWriteZeroes && m != spdk.ClearUnmap {
 		errs = append(errs, fmt.Errorf("clearMethod: %q must be %s or %s", m, spdk.ClearWriteZeroes, spdk.ClearUnmap))
 	}
+	if n.Zone != "" && !volume.ValidSegment(n.Zone) {
+		errs = append(errs, fmt.Errorf("zone: %q must be 1 to 63 letters, digits, dashes, underscores and dots, with a letter or a digit at both ends", n.Zone))
+	}
 	for key, value := range n.Labels {
 		if strings.ContainsAny(key+value, "=,") || key == "" || value == "" {
 			errs = append(errs, fmt.Errorf("labels: %q=%q: keys and values are not empty and have neither '=' nor ','", key, value))
@@ -135,6 +138,16 @@ func parseNVMf(s string) (spdk.Address, error) {
 		return spdk.Address{}, fmt.Errorf("%q: port %q must be a number from 1 to 65535", s, port)
 	}
 	return spdk.Address{Host: ip.String(), Port: uint16(number)}, nil
+}
+
+// ZoneOf returns the zone of the SPDK node on the machine of a CSI node; "" if there is none, or it has none.
+func (c *Config) ZoneOf(host string) string {
+	for _, n := range c.Nodes {
+		if cmp.Or(n.Host, n.Name) == host {
+			return n.Zone
+		}
+	}
+	return ""
 }
 
 // Files returns the files as a client of other processes names them.

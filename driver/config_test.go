@@ -27,6 +27,9 @@ func TestConfigurationIsRead(t *testing.T) {
 	if err != nil || a.Host != "a" || a.NVMf.String() != "10.0.0.1:4420" || a.Zone != "z1" {
 		t.Errorf("%+v, %v", a, err)
 	}
+	if c.ZoneOf("a") != "z1" || c.ZoneOf("worker-b") != "" || c.ZoneOf("elsewhere") != "" {
+		t.Errorf("zones: %q, %q, %q", c.ZoneOf("a"), c.ZoneOf("worker-b"), c.ZoneOf("elsewhere"))
+	}
 	b, err := cluster.Node("b")
 	if err != nil || b.Host != "worker-b" || b.NVMf.String() != "[fd00::2]:4420" {
 		t.Errorf("%+v, %v", b, err)
@@ -47,6 +50,7 @@ func TestFaultsOfAConfigurationAreNamedWithTheirPlace(t *testing.T) {
 		"nvmf wildcard":     {strings.Replace(good, "10.0.0.1:4420", "0.0.0.0:4420", 1), "must be an IP address"},
 		"nvmf port":         {strings.Replace(good, "10.0.0.1:4420", "10.0.0.1:0", 1), "port"},
 		"node name":         {strings.Replace(good, "name: b", `name: "b b"`, 1), "nodes[1]"},
+		"zone":              {strings.Replace(good, "zone: z1", "zone: 'z 1'", 1), "nodes[0] (a): zone"},
 		"label":             {strings.Replace(good, "disk: nvme", "disk: ''", 1), "labels"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -81,7 +81,6 @@ func runSuite(t *testing.T, access string) {
 var notAnnounced = []string{
 	"GetSnapshot not supported", "SNAPSHOT_ACCESSIBILITY_CONSTRAINTS not supported",
 	"Modify volume not supported", "Modify Volume not supported", "ControllerModifyVolume not supported",
-	"ControllerGetVolumeHealth not supported", "ControllerListVolumeHealth not supported", "NodeGetVolumeHealth not supported", "NodeGetStorageHealth not supported",
 	"GroupControllerService not supported", "VolumeGroupSnapshots not supported",
 	// The limit is the CO's to keep: the driver only tells it.
 	"testnodevolumeattachlimit not enabled",

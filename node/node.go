@@ -60,6 +60,7 @@ type Mounts interface {
 	Unmount(ctx context.Context, target string) error
 	Remove(target string) error
 	Mounts(path string) ([]mount.Mounted, error)
+	ReadOnly(path string) (bool, error)
 }
 
 // Options are what a Server is made of.
@@ -75,6 +76,8 @@ type Options struct {
 	StateDir string
 	// Clock drives the watching of staged volumes.
 	Clock clock.WithTicker
+	// Zone is the failure domain of this machine, as the configuration calls it; "" is none.
+	Zone string
 	// MaxVolumes is how many volumes the CO may publish here; 0 leaves it to the CO.
 	MaxVolumes int64
 }
@@ -83,7 +86,7 @@ type Options struct {
 type Server struct {
 	csi.UnimplementedNodeServer
 
-	name       string
+	name, zone string
 	store      volume.Store
 	cluster    *converge.Cluster
 	fabrics    Fabrics
@@ -100,21 +103,28 @@ func New(o Options) (*Server, error) {
 	if err := volume.CheckNodeName(o.Name); err != nil {
 		return nil, err
 	}
+	if o.Zone != "" && !volume.ValidSegment(o.Zone) {
+		return nil, fmt.Errorf("zone %q can't be announced: use 1 to 63 letters, digits, dashes, underscores and dots, with a letter or a digit at both ends", o.Zone)
+	}
 	state, err := openStateDir(o.StateDir)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
-		name: o.Name, store: o.Store, cluster: o.Cluster, fabrics: o.Fabrics, fs: o.FileSystems, mounts: o.Mounts,
+		name: o.Name, zone: o.Zone, store: o.Store, cluster: o.Cluster, fabrics: o.Fabrics, fs: o.FileSystems, mounts: o.Mounts,
 		state: state, maxVolumes: o.MaxVolumes,
 	}
 	s.watcher = newWatcher(s, o.Clock)
 	return s, nil
 }
 
-// NodeGetInfo implements csi.NodeServer.
+// NodeGetInfo implements csi.NodeServer. Every node announces a segment of its own, and its zone if it has one.
 func (s *Server) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
-	return &csi.NodeGetInfoResponse{NodeId: s.name, MaxVolumesPerNode: s.maxVolumes}, nil
+	segments := map[string]string{volume.TopologyNode: volume.NodeSegment(s.name)}
+	if s.zone != "" {
+		segments[volume.TopologyZone] = s.zone
+	}
+	return &csi.NodeGetInfoResponse{NodeId: s.name, MaxVolumesPerNode: s.maxVolumes, AccessibleTopology: &csi.Topology{Segments: segments}}, nil
 }
 
 // NodeGetCapabilities implements csi.NodeServer.
@@ -123,6 +133,8 @@ func (s *Server) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRe
 	for _, c := range []csi.NodeServiceCapability_RPC_Type{
 		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
 		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+		csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
+		csi.NodeServiceCapability_RPC_GET_STORAGE_HEALTH,
 		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 	} {

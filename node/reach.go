@@ -43,6 +43,7 @@ func (w *watcher) reach(ctx context.Context) {
 	}
 	for _, wv := range all {
 		wv.mu.Lock()
+		wv.noteHeld(now)
 		switch v := wv.record; {
 		case v == nil || v.Assembly.Held || live[[2]string{v.NQN(), w.address(v.Assembly.RaidHost)}]:
 			wv.unreachedSince = time.Time{}

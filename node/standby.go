@@ -16,10 +16,8 @@ import (
 // connectLimit bounds the connecting or deleting of one path.
 const connectLimit = 15 * time.Second
 
-// wantsStandby says whether a standby is to be kept: asked for, and another assembly would have a leg to run on.
-func wantsStandby(v *volume.Volume) bool {
-	return v.Parameters.Standby && slices.ContainsFunc(v.InState(volume.ReplicaInSync), func(r volume.Replica) bool { return r.Node != v.Assembly.RaidHost })
-}
+// wantsStandby says whether a standby is to be kept.
+func wantsStandby(v *volume.Volume) bool { return v.WantsStandby() }
 
 // standbyReady says whether the standby is complete and this machine connected to it.
 func (w *watcher) standbyReady(wv *watchedVolume, v *volume.Volume) bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -12,8 +13,12 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
+// statsLimit bounds one measurement: a CO asks for all volumes of a node, and one whose target is gone must not keep the others waiting.
+const statsLimit = 5 * time.Second
+
 // NodeGetVolumeStats implements csi.NodeServer: bytes and inodes of a file system, bytes of a raw block volume. It works from the
-// node's own note, so that it goes on while the store is away.
+// node's own note, so that it goes on while the store is away. That a file system has become read-only is NodeGetVolumeHealth's to tell:
+// since version 1.13 of the specification there is no field for it here.
 func (s *Server) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
 	id, path := req.GetVolumeId(), req.GetVolumePath()
 	switch {
@@ -22,6 +27,8 @@ func (s *Server) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeS
 	case path == "":
 		return nil, invalid("volume_path is empty")
 	}
+	ctx, cancel := context.WithTimeout(ctx, statsLimit)
+	defer cancel()
 	st, err := s.state.load(id)
 	if err != nil {
 		return nil, err

@@ -100,6 +100,8 @@ type watchedVolume struct {
 	noticed loss
 	// unreachedSince is since when this machine has had no live path to the raid host; zero if it has one.
 	unreachedSince time.Time
+	// heldSince is since when a switch has held I/O, to an interval of the sweeps of paths; zero if none does.
+	heldSince time.Time
 
 	// wish: a snapshot of it is being taken.
 	wish atomic.Bool

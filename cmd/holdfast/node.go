@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,8 +23,8 @@ import (
 const closeTimeout = 10 * time.Second
 
 type nodeOptions struct {
-	name, endpoint, config, store, stateDir, machineID string
-	maxVolumes                                         int64
+	name, zone, endpoint, config, store, stateDir, machineID string
+	maxVolumes                                               int64
 }
 
 func nodeCommand() *cobra.Command {
@@ -36,6 +37,7 @@ func nodeCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.name, "node-id", "", "name of this machine, unique in the cluster (required)")
+	flags.StringVar(&o.zone, "zone", "", "failure domain of this machine; default is that of the SPDK node on it, if there is one")
 	flags.StringVar(&o.endpoint, "endpoint", "unix:///run/holdfast/node.sock", "Unix socket to serve CSI on")
 	flags.StringVar(&o.config, "config", "/etc/holdfast/config.yaml", "configuration file")
 	flags.StringVar(&o.store, "store", "", "where the records are: unix:///path or tls://host:port of a served store, or bolt:///path (required)")
@@ -70,7 +72,7 @@ func runNode(ctx context.Context, o nodeOptions) error {
 	}
 	host, mounter := nvmeof.New(nvmeof.Options{}), mount.New(mount.Options{})
 	server, err := node.New(node.Options{
-		Name: o.name, Store: store, Cluster: cluster, Fabrics: host, FileSystems: mounter, Mounts: mounter,
+		Name: o.name, Zone: cmp.Or(o.zone, config.ZoneOf(o.name)), Store: store, Cluster: cluster, Fabrics: host, FileSystems: mounter, Mounts: mounter,
 		StateDir: o.stateDir, Clock: clock.RealClock{}, MaxVolumes: o.maxVolumes,
 	})
 	if err != nil {

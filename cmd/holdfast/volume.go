@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/holdfast-csi/holdfast/driver"
+	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/operator"
 )
 
@@ -140,7 +141,7 @@ func listVolumes(ctx context.Context, o *operator.Operator, output outputFlag, o
 }
 
 // silentNodes names the nodes that don't answer: what the list says of them is from the records alone.
-func silentNodes(out io.Writer, sight operator.Sight) {
+func silentNodes(out io.Writer, sight condition.Sight) {
 	for _, name := range sight.Silent() {
 		fmt.Fprintf(out, "%v\n", sight.Err(name))
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/operator"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
@@ -124,6 +125,9 @@ func growthBranch(d operator.Detail) branch {
 func printVolume(out io.Writer, d operator.Detail, now time.Time) {
 	v := d.Record
 	root := branch{text: fmt.Sprintf("%s  %s  %s  %s", v.Name, v.ID, bytesText(v.SizeBytes), d.Condition)}
+	for _, f := range d.Findings {
+		root.children = append(root.children, branch{text: fmt.Sprintf("%s: %s", f.Reason, f.Message)})
+	}
 	if v.GrowingFrom > 0 {
 		root.children = append(root.children, growthBranch(d))
 	}
@@ -195,11 +199,11 @@ func publishedText(v *volume.Volume) string {
 
 func legText(r operator.ReplicaDetail) string {
 	switch r.Leg {
-	case operator.LegNone:
+	case condition.LegNone:
 		return "not in the raid"
-	case operator.LegFailing:
+	case condition.LegFailing:
 		return "member, but its connection is down"
-	case operator.LegRebuilding:
+	case condition.LegRebuilding:
 		return progressBar(r.RebuildPercent)
 	}
 	return string(r.Leg)

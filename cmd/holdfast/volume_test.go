@@ -21,6 +21,7 @@ import (
 	"github.com/holdfast-csi/holdfast/controller"
 	"github.com/holdfast-csi/holdfast/node"
 	"github.com/holdfast-csi/holdfast/node/userspace"
+	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/operator"
 	"github.com/holdfast-csi/holdfast/spdk/sim"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
@@ -231,7 +232,7 @@ func TestOutputForPrograms(t *testing.T) {
 	v := b.create("x", "2")
 	var list []operator.Summary
 	b.decode(&list, "volume", "list", "-o", "json")
-	if len(list) != 1 || list[0].ID != v.ID || list[0].State != operator.StateHealthy || list[0].Good != 2 {
+	if len(list) != 1 || list[0].ID != v.ID || list[0].State != condition.StateHealthy || list[0].Good != 2 {
 		t.Errorf("listed %+v", list)
 	}
 	var d operator.Detail

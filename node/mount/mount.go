@@ -69,6 +69,7 @@ type Mounter struct {
 	sysRoot   string
 	jobs      jobs
 	number    func(device string) (major, minor int, err error)
+	statfs    func(path string, st *unix.Statfs_t) error
 }
 
 // New returns a Mounter.
@@ -82,7 +83,7 @@ func New(o Options) *Mounter {
 	if o.SysRoot == "" {
 		o.SysRoot = "/sys"
 	}
-	return &Mounter{exec: o.Exec, mountInfo: o.MountInfo, sysRoot: o.SysRoot, number: deviceNumber}
+	return &Mounter{exec: o.Exec, mountInfo: o.MountInfo, sysRoot: o.SysRoot, number: deviceNumber, statfs: unix.Statfs}
 }
 
 // Close waits until no command is running any more, or ctx ends. No method may

@@ -21,7 +21,7 @@ type trimRange struct{ start, length, shortest uint64 }
 // Trim discards all that is free in the file system mounted at path, and returns how many bytes that was. A device that can't discard is
 // errors.ErrUnsupported. A read-only file system is left alone and no error.
 func (m *Mounter) Trim(ctx context.Context, path string) (int64, error) {
-	path, err := m.mountPoint(path)
+	path, _, err := m.mountPoint(path)
 	if err != nil {
 		return 0, err
 	}

@@ -6,7 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestUnmountTakesEverythingThatIsStacked(t *testing.T) {
@@ -191,5 +194,39 @@ func TestStatsMeasureOnlyWhatIsMounted(t *testing.T) {
 	}
 	if err := m.Responds(t.Context(), at); err != nil {
 		t.Error(err)
+	}
+}
+
+// A dead device keeps statfs in the kernel. Whoever asks meanwhile, at whatever path, waits for the same one, and no longer than it may.
+func TestStatsOfAFileSystemThatHangsAreAskedForOnce(t *testing.T) {
+	k, m := newMachine(t)
+	first, second, well := t.TempDir(), t.TempDir(), t.TempDir()
+	k.line(first, "/", "259:3", "ext4", device, "rw", "rw")
+	k.line(second, "/", "259:3", "ext4", device, "rw", "rw")
+	k.line(well, "/", "259:4", "ext4", "/dev/nvme4n1", "rw", "rw")
+	answer := make(chan struct{})
+	var asked atomic.Int32
+	m.statfs = func(path string, st *unix.Statfs_t) error {
+		if path != well {
+			asked.Add(1)
+			<-answer
+		}
+		st.Blocks, st.Bsize = 5, 4096
+		return nil
+	}
+	for _, path := range []string{first, second, first} {
+		if _, err := m.Stats(soon(t), path); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if _, err := m.Stats(t.Context(), well); err != nil {
+		t.Errorf("another file system: %v", err)
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+	close(answer)
+	if u, err := m.Stats(t.Context(), second); err != nil || u.TotalBytes != 5*4096 {
+		t.Errorf("got %+v, %v", u, err)
 	}
 }

@@ -21,15 +21,19 @@ type Usage struct {
 }
 
 // Stats measures the file system mounted at path, within ctx even where its
-// device is dead. It answers ErrNotMounted rather than measure what is below.
+// device is dead. It answers ErrNotMounted rather than measure what is below. At
+// most one measurement of a file system is under way, at however many paths it is
+// mounted.
 func (m *Mounter) Stats(ctx context.Context, path string) (Usage, error) {
-	path, err := m.mountPoint(path)
+	path, top, err := m.mountPoint(path)
 	if err != nil {
 		return Usage{}, err
 	}
-	return do(ctx, &m.jobs, "statfs "+path, "statfs "+path, func() (Usage, error) {
+	// No other device gets the number while the file system is mounted.
+	what := fmt.Sprintf("statfs of device %d:%d", top.Major, top.Minor)
+	return do(ctx, &m.jobs, what, what, func() (Usage, error) {
 		var st unix.Statfs_t
-		if err := unix.Statfs(path, &st); err != nil {
+		if err := m.statfs(path, &st); err != nil {
 			return Usage{}, damaged(path, err)
 		}
 		return Usage{
@@ -46,7 +50,7 @@ func (m *Mounter) Stats(ctx context.Context, path string) (Usage, error) {
 // Responds looks at the root of the file system mounted at path, within ctx. A
 // file system that shut itself down answers ErrCorrupt.
 func (m *Mounter) Responds(ctx context.Context, path string) error {
-	path, err := m.mountPoint(path)
+	path, _, err := m.mountPoint(path)
 	if err != nil {
 		return err
 	}
@@ -69,14 +73,10 @@ func (m *Mounter) Responds(ctx context.Context, path string) error {
 // between, stable 6.1 among them, in mountinfo not at all, but in the count of
 // errors, which e2fsck clears.
 func (m *Mounter) ReadOnly(path string) (bool, error) {
-	at, err := m.Mounts(path)
+	_, top, err := m.mountPoint(path)
 	if err != nil {
 		return false, err
 	}
-	if len(at) == 0 {
-		return false, fmt.Errorf("%s: %w", path, ErrNotMounted)
-	}
-	top := at[len(at)-1]
 	for _, o := range top.SuperOptions {
 		if o == "ro" || o == "emergency_ro" || o == "shutdown" {
 			return true, nil
@@ -95,17 +95,20 @@ func (m *Mounter) ReadOnly(path string) (bool, error) {
 	return strings.TrimSpace(string(count)) != "0", nil
 }
 
-// mountPoint resolves path and makes sure that something is mounted there.
-func (m *Mounter) mountPoint(path string) (string, error) {
-	path, err := resolve(path)
+// mountPoint resolves path and returns what is uppermost of what is mounted there.
+func (m *Mounter) mountPoint(path string) (resolved string, top Mounted, err error) {
+	resolved, err = resolve(path)
 	if err != nil {
-		return "", err
+		return "", Mounted{}, err
 	}
-	at, err := m.Mounts(path)
-	if err == nil && len(at) == 0 {
-		err = fmt.Errorf("%s: %w", path, ErrNotMounted)
+	at, err := m.Mounts(resolved)
+	if err != nil {
+		return "", Mounted{}, err
 	}
-	return path, err
+	if len(at) == 0 {
+		return "", Mounted{}, fmt.Errorf("%s: %w", path, ErrNotMounted)
+	}
+	return resolved, at[len(at)-1], nil
 }
 
 // damaged marks the errors by which a mount point shows that its file system is

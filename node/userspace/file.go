@@ -72,7 +72,7 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) error {
 // WriteAt stores p at byte off, and waits as ReadAt does.
 func (f *File) WriteAt(ctx context.Context, p []byte, off int64) error {
 	switch {
-	case f.readOnly || f.disk.isReadOnly():
+	case f.readOnly || f.disk.isReadOnly() || f.from > 0 && f.disk.isDamaged():
 		return fmt.Errorf("write to %s: %w", f.disk.name, syscall.EROFS)
 	case off < 0 || off+int64(len(p)) > f.SizeBytes():
 		return fmt.Errorf("write %d bytes at %d of %s: %w", len(p), off, f.disk.name, syscall.ENOSPC)

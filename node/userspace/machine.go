@@ -145,6 +145,8 @@ type disk struct {
 
 	mu       sync.Mutex
 	readOnly bool
+	// damaged: the file system on it refuses writes.
+	damaged bool
 }
 
 func (d *disk) isReadOnly() bool {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 
+	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/converge"
 	"github.com/holdfast-csi/holdfast/spdk/operator"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
@@ -179,10 +180,10 @@ func (o *owner) step(v *volume.Volume) bool {
 }
 
 // allAnswer is the sight of nodes that answer and run nothing.
-func allAnswer(nodes ...string) operator.Sight {
-	s := operator.Sight{}
+func allAnswer(nodes ...string) condition.Sight {
+	s := condition.Sight{}
 	for _, n := range nodes {
-		s[n] = operator.NodeSight{}
+		s[n] = condition.NodeSight{}
 	}
 	return s
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/holdfast-csi/holdfast/spdk"
+	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -21,6 +22,8 @@ type Detail struct {
 	RaidHostProblem string `json:"raidHostProblem,omitempty"`
 	// RetiredProblems says, for each of the record's retired assemblies, why its raid host can't be asked; "" if it can.
 	RetiredProblems []string `json:"retiredProblems,omitempty"`
+	// Findings are what is wrong with it, as the CSI services report it too.
+	Findings []condition.Finding `json:"findings,omitempty"`
 }
 
 // ReplicaDetail is one replica: as on record, and as seen.
@@ -28,9 +31,9 @@ type ReplicaDetail struct {
 	volume.Replica
 	// Lvol is the replica's lvol as "lvstore/lvol".
 	Lvol string `json:"lvol"`
-	// Leg is how the raid host sees it, RebuildPercent how much of it is copied while that is LegRebuilding.
-	Leg            Leg `json:"leg,omitempty"`
-	RebuildPercent int `json:"rebuildPercent,omitempty"`
+	// Leg is how the raid host sees it, RebuildPercent how much of it is copied while that is condition.LegRebuilding.
+	Leg            condition.Leg `json:"leg,omitempty"`
+	RebuildPercent int           `json:"rebuildPercent,omitempty"`
 	// SizeBytes and AllocatedBytes are the lvol's.
 	SizeBytes      int64 `json:"sizeBytes,omitempty"`
 	AllocatedBytes int64 `json:"allocatedBytes,omitempty"`
@@ -54,45 +57,21 @@ func (o *Operator) Show(ctx context.Context, idOrName string) (Detail, error) {
 }
 
 func (o *Operator) detail(ctx context.Context, v *volume.Volume) Detail {
-	sight := o.lookAt(ctx, nodesOf(v)...)
-	d := Detail{Summary: Summarize(v, sight), Record: v, Replicas: o.replicas(ctx, v, sight)}
+	sight := o.lookAt(ctx, v.Nodes()...)
+	d := Detail{Summary: Summarize(v, sight), Record: v, Replicas: o.replicas(ctx, v, sight), Findings: condition.Findings(v, sight)}
 	if v.Assembly != nil {
-		if _, ok := sight.raid(v); !ok {
-			d.RaidHostProblem = cmp.Or(sight.problem(v.Assembly.RaidHost), "its raid is not there")
+		if _, ok := sight.Raid(v); !ok {
+			d.RaidHostProblem = cmp.Or(sight.Problem(v.Assembly.RaidHost), "its raid is not there")
 		}
 	}
 	for _, a := range v.Retired {
-		d.RetiredProblems = append(d.RetiredProblems, sight.problem(a.RaidHost))
+		d.RetiredProblems = append(d.RetiredProblems, sight.Problem(a.RaidHost))
 	}
 	return d
 }
 
-// nodesOf lists the SPDK nodes that a record names, each once.
-func nodesOf(v *volume.Volume) []string {
-	var names []string
-	seen := map[string]bool{}
-	add := func(name string) {
-		if !seen[name] {
-			seen[name] = true
-			names = append(names, name)
-		}
-	}
-	for _, r := range v.Replicas {
-		add(r.Node)
-	}
-	for _, a := range []*volume.Assembly{v.Assembly, v.Standby} {
-		if a != nil {
-			add(a.RaidHost)
-		}
-	}
-	for _, a := range v.Retired {
-		add(a.RaidHost)
-	}
-	return names
-}
-
 // replicas looks at every replica's lvol, side by side.
-func (o *Operator) replicas(ctx context.Context, v *volume.Volume, sight Sight) []ReplicaDetail {
+func (o *Operator) replicas(ctx context.Context, v *volume.Volume, sight condition.Sight) []ReplicaDetail {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	details := make([]ReplicaDetail, len(v.Replicas))
@@ -100,8 +79,8 @@ func (o *Operator) replicas(ctx context.Context, v *volume.Volume, sight Sight) 
 	for i, r := range v.Replicas {
 		d := &details[i]
 		d.Replica, d.Lvol = r, r.LvStore+"/"+v.LvolName(r)
-		d.Leg, d.RebuildPercent = sight.leg(v, r)
-		if d.Problem = sight.problem(r.Node); d.Problem != "" {
+		d.Leg, d.RebuildPercent = sight.Leg(v, r)
+		if d.Problem = sight.Problem(r.Node); d.Problem != "" {
 			continue
 		}
 		d.Answers = true

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/timeouts"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
@@ -19,12 +20,12 @@ type PlannedMove struct {
 
 // PlanDrain says where each volume goes that is in use and has its raid host on a node: to its standby's, else to the good replica's
 // node with the fewest raids.
-func PlanDrain(volumes []*volume.Volume, node string, s Sight) []PlannedMove {
+func PlanDrain(volumes []*volume.Volume, node string, s condition.Sight) []PlannedMove {
 	return planDrain(volumes, node, s, map[string]int{})
 }
 
 // planDrain counts the moves to each node in coming, those planned before included.
-func planDrain(volumes []*volume.Volume, node string, s Sight, coming map[string]int) []PlannedMove {
+func planDrain(volumes []*volume.Volume, node string, s condition.Sight, coming map[string]int) []PlannedMove {
 	var moves []PlannedMove
 	for _, v := range volumes {
 		if !runsOn(v, node) {
@@ -46,7 +47,7 @@ func runsOn(v *volume.Volume, node string) bool {
 }
 
 // destination chooses a volume's next raid host.
-func destination(v *volume.Volume, from string, s Sight, coming map[string]int) (string, error) {
+func destination(v *volume.Volume, from string, s condition.Sight, coming map[string]int) (string, error) {
 	load := func(node string) int { return len(s[node].Health.Raids) + coming[node] }
 	if a := v.Standby; a != nil && a.RaidHost != from && CheckMove(v, a.RaidHost, s) == nil {
 		return a.RaidHost, nil
@@ -152,7 +153,7 @@ func (d *drain) move(ctx context.Context, m PlannedMove) PlannedMove {
 		case !runsOn(v, d.node):
 			return PlannedMove{Volume: v, To: whereabouts(v)} // somebody else has moved it, or it isn't used any more
 		}
-		sight := d.lookAt(ctx, nodesOf(v)...)
+		sight := d.lookAt(ctx, v.Nodes()...)
 		d.mu.Lock()
 		m = planDrain([]*volume.Volume{v}, d.node, sight, d.coming)[0]
 		d.mu.Unlock()
@@ -187,7 +188,7 @@ type Remains struct {
 func (r Remains) MayStop() bool { return len(r.Running) == 0 && len(r.LastCopies) == 0 }
 
 // RemainsOn says what is on an SPDK node.
-func RemainsOn(volumes []*volume.Volume, node string, s Sight) Remains {
+func RemainsOn(volumes []*volume.Volume, node string, s condition.Sight) Remains {
 	var r Remains
 	for _, v := range volumes {
 		if v.Phase != volume.PhaseReady {
@@ -205,11 +206,11 @@ func RemainsOn(volumes []*volume.Volume, node string, s Sight) Remains {
 		}
 		here, elsewhere := 0, 0
 		for _, replica := range v.InState(volume.ReplicaInSync) {
-			leg, _ := s.leg(v, replica)
+			leg, _ := s.Leg(v, replica)
 			switch {
 			case replica.Node == node:
 				here++
-			case leg == LegMember || s.Err(replica.Node) == nil:
+			case leg == condition.LegMember || s.Err(replica.Node) == nil:
 				elsewhere++
 			}
 		}

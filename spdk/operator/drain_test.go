@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/holdfast-csi/holdfast/spdk"
+	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/operator"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
@@ -101,8 +102,8 @@ func TestDrainReportsWhatCanNotBeMoved(t *testing.T) {
 }
 
 // busy is a node that answers and runs some raids.
-func busy(raids int) operator.NodeSight {
-	n := operator.NodeSight{Health: spdk.Health{Raids: map[string]spdk.RaidState{}}}
+func busy(raids int) condition.NodeSight {
+	n := condition.NodeSight{Health: spdk.Health{Raids: map[string]spdk.RaidState{}}}
 	for i := range raids {
 		n.Health.Raids[fmt.Sprint(i)] = spdk.RaidState{}
 	}
@@ -111,29 +112,29 @@ func busy(raids int) operator.NodeSight {
 
 func TestDestinationOfADrain(t *testing.T) {
 	for name, test := range map[string]struct {
-		prepare func(v *volume.Volume, s operator.Sight)
+		prepare func(v *volume.Volume, s condition.Sight)
 		want    string
 	}{
-		"the good replica's node with the fewest raids": {func(*volume.Volume, operator.Sight) {}, "n3"},
-		"the standby's": {func(v *volume.Volume, _ operator.Sight) { v.Standby = &volume.Assembly{RaidHost: "n4"} }, "n4"},
-		"not a standby that is down": {func(v *volume.Volume, s operator.Sight) {
-			v.Standby, s["n4"] = &volume.Assembly{RaidHost: "n4"}, operator.NodeSight{Err: errDown}
+		"the good replica's node with the fewest raids": {func(*volume.Volume, condition.Sight) {}, "n3"},
+		"the standby's": {func(v *volume.Volume, _ condition.Sight) { v.Standby = &volume.Assembly{RaidHost: "n4"} }, "n4"},
+		"not a standby that is down": {func(v *volume.Volume, s condition.Sight) {
+			v.Standby, s["n4"] = &volume.Assembly{RaidHost: "n4"}, condition.NodeSight{Err: errDown}
 		}, "n3"},
-		"not one that is down": {func(_ *volume.Volume, s operator.Sight) { s["n3"] = operator.NodeSight{Err: errDown} }, "n2"},
-		"not one with a replica that is out-of-sync": {func(v *volume.Volume, _ operator.Sight) {
+		"not one that is down": {func(_ *volume.Volume, s condition.Sight) { s["n3"] = condition.NodeSight{Err: errDown} }, "n2"},
+		"not one with a replica that is out-of-sync": {func(v *volume.Volume, _ condition.Sight) {
 			v.Replica(replicaOn("n3")).State = volume.ReplicaOutOfSync
 		}, "n2"},
-		"not one where a former assembly may be": {func(v *volume.Volume, _ operator.Sight) {
+		"not one where a former assembly may be": {func(v *volume.Volume, _ condition.Sight) {
 			v.Retired = []volume.Assembly{{RaidHost: "n3"}}
 		}, "n2"},
-		"none": {func(_ *volume.Volume, s operator.Sight) {
-			s["n2"], s["n3"] = operator.NodeSight{Err: errDown}, operator.NodeSight{Err: errDown}
+		"none": {func(_ *volume.Volume, s condition.Sight) {
+			s["n2"], s["n3"] = condition.NodeSight{Err: errDown}, condition.NodeSight{Err: errDown}
 		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := newVolume("x", "n1", "n2", "n3")
 			runOn(v, "n1")
-			s := operator.Sight{"n1": busy(1), "n2": busy(3), "n3": busy(2), "n4": busy(9)}
+			s := condition.Sight{"n1": busy(1), "n2": busy(3), "n3": busy(2), "n4": busy(9)}
 			test.prepare(v, s)
 			moves := operator.PlanDrain([]*volume.Volume{v}, "n1", s)
 			if len(moves) != 1 || moves[0].To != test.want || (test.want == "") != (moves[0].Err != nil) {
@@ -151,7 +152,7 @@ func TestDrainSpreadsVolumes(t *testing.T) {
 		volumes = append(volumes, v)
 	}
 	on := map[string]int{}
-	for _, m := range operator.PlanDrain(volumes, "n1", operator.Sight{"n1": busy(6), "n2": busy(2), "n3": busy(0)}) {
+	for _, m := range operator.PlanDrain(volumes, "n1", condition.Sight{"n1": busy(6), "n2": busy(2), "n3": busy(0)}) {
 		on[m.To]++
 	}
 	if on["n2"] != 2 || on["n3"] != 4 {
@@ -161,32 +162,32 @@ func TestDrainSpreadsVolumes(t *testing.T) {
 
 func TestNodeWithTheOnlyGoodReplicaMustNotBeStopped(t *testing.T) {
 	for name, test := range map[string]struct {
-		prepare              func(v *volume.Volume, s operator.Sight)
+		prepare              func(v *volume.Volume, s condition.Sight)
 		lastCopies, atRisk   int
 		mayStop              bool
 		unstaged, standbys   int
 		goodReplicasOnTheOne int
 	}{
-		"three good ones": {prepare: func(*volume.Volume, operator.Sight) {}, mayStop: true, goodReplicasOnTheOne: 1},
-		"two good ones": {prepare: func(v *volume.Volume, _ operator.Sight) { v.Replica(replicaOn("n2")).State = volume.ReplicaRebuilding },
+		"three good ones": {prepare: func(*volume.Volume, condition.Sight) {}, mayStop: true, goodReplicasOnTheOne: 1},
+		"two good ones": {prepare: func(v *volume.Volume, _ condition.Sight) { v.Replica(replicaOn("n2")).State = volume.ReplicaRebuilding },
 			mayStop: true, atRisk: 1, goodReplicasOnTheOne: 1},
-		"the others are not in-sync": {prepare: func(v *volume.Volume, _ operator.Sight) {
+		"the others are not in-sync": {prepare: func(v *volume.Volume, _ condition.Sight) {
 			v.Replica(replicaOn("n2")).State, v.Replica(replicaOn("n3")).State = volume.ReplicaRebuilding, volume.ReplicaOutOfSync
 		}, lastCopies: 1, goodReplicasOnTheOne: 1},
-		"the others' nodes are down": {prepare: func(_ *volume.Volume, s operator.Sight) {
-			s["n2"], s["n3"] = operator.NodeSight{Err: errDown}, operator.NodeSight{Err: errDown}
+		"the others' nodes are down": {prepare: func(_ *volume.Volume, s condition.Sight) {
+			s["n2"], s["n3"] = condition.NodeSight{Err: errDown}, condition.NodeSight{Err: errDown}
 		}, lastCopies: 1, goodReplicasOnTheOne: 1},
-		"its own is not in-sync": {prepare: func(v *volume.Volume, _ operator.Sight) { v.Replica(replicaOn("n1")).State = volume.ReplicaOutOfSync },
+		"its own is not in-sync": {prepare: func(v *volume.Volume, _ condition.Sight) { v.Replica(replicaOn("n1")).State = volume.ReplicaOutOfSync },
 			mayStop: true},
-		"assembled there for nobody": {prepare: func(v *volume.Volume, _ operator.Sight) {
+		"assembled there for nobody": {prepare: func(v *volume.Volume, _ condition.Sight) {
 			runOn(v, "n1")
 			v.Owner = ""
 		}, mayStop: true, unstaged: 1, goodReplicasOnTheOne: 1},
-		"standby there": {prepare: func(v *volume.Volume, _ operator.Sight) {
+		"standby there": {prepare: func(v *volume.Volume, _ condition.Sight) {
 			runOn(v, "n2")
 			v.Standby = &volume.Assembly{RaidHost: "n1"}
 		}, mayStop: true, standbys: 1, goodReplicasOnTheOne: 1},
-		"deleted": {prepare: func(v *volume.Volume, _ operator.Sight) { v.Phase = volume.PhaseDeleting }, mayStop: true},
+		"deleted": {prepare: func(v *volume.Volume, _ condition.Sight) { v.Phase = volume.PhaseDeleting }, mayStop: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v, s := newVolume("x", "n1", "n2", "n3"), allAnswer("n1", "n2", "n3")

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/holdfast-csi/holdfast/spdk"
+	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -33,7 +34,7 @@ func (f Forgetting) Name() string {
 
 // forget takes everything on an SPDK node, or with replica not empty that replica alone, off v, which is changed. lossAllowed lets
 // go of the last replica that could be a source.
-func forget(v *volume.Volume, node, replica string, lossAllowed bool, s Sight) Forgetting {
+func forget(v *volume.Volume, node, replica string, lossAllowed bool, s condition.Sight) Forgetting {
 	f := Forgetting{Volume: v}
 	goes := func(r volume.Replica) bool { return r.Node == node && (replica == "" || r.ID == replica) }
 	if f.Err = mayForget(v, node, goes, replica == "", lossAllowed, s); f.Err != nil {
@@ -96,7 +97,7 @@ func (f *Forgetting) forgetLegs(gone []string) {
 }
 
 // mayForget says why replicas, and with wholeNode the assemblies on the node, can't be taken off a record; nil if they can.
-func mayForget(v *volume.Volume, node string, goes func(volume.Replica) bool, wholeNode, lossAllowed bool, s Sight) error {
+func mayForget(v *volume.Volume, node string, goes func(volume.Replica) bool, wholeNode, lossAllowed bool, s condition.Sight) error {
 	if v.Phase == volume.PhaseDeleting {
 		return nil // its data are to go
 	}
@@ -115,7 +116,7 @@ func mayForget(v *volume.Volume, node string, goes func(volume.Replica) bool, wh
 			source = source || r.State == volume.ReplicaInSync
 			continue
 		}
-		if leg, _ := s.leg(v, r); leg != LegNone {
+		if leg, _ := s.Leg(v, r); leg != condition.LegNone {
 			return fmt.Errorf("%w: the raid on %s has replica %s on %s as a leg (%s): it is not gone", volume.ErrInUse, v.Assembly.RaidHost, r.ID, node, leg)
 		}
 		data = data || r.State != volume.ReplicaPlanned && r.State != volume.ReplicaRemoving
@@ -192,7 +193,7 @@ func (o *Operator) ForgetNode(ctx context.Context, node string, lossAllowed []st
 }
 
 // isGone says why an SPDK node can't be taken for gone. When no other answers either, it is rather this machine that is cut off.
-func isGone(node string, s Sight) error {
+func isGone(node string, s condition.Sight) error {
 	err := s.Err(node)
 	var answer *spdk.Error
 	if err == nil || errors.As(err, &answer) {
@@ -207,7 +208,7 @@ func isGone(node string, s Sight) error {
 }
 
 // forgetOne changes one record. A volume that was deleted meanwhile is success.
-func (o *Operator) forgetOne(ctx context.Context, id, node, replica string, lossAllowed bool, s Sight) (Forgetting, error) {
+func (o *Operator) forgetOne(ctx context.Context, id, node, replica string, lossAllowed bool, s condition.Sight) (Forgetting, error) {
 	var f Forgetting
 	_, err := volume.Modify(ctx, o.store, id, func(v *volume.Volume) (bool, error) {
 		f = forget(v, node, replica, lossAllowed, s)
@@ -226,7 +227,7 @@ func (o *Operator) ForgetReplica(ctx context.Context, v *volume.Volume, replica 
 	if r == nil {
 		return Forgetting{}, noSuchReplica(v, replica)
 	}
-	sight := o.lookAt(ctx, nodesOf(v)...)
+	sight := o.lookAt(ctx, v.Nodes()...)
 	for _, seen := range o.replicas(ctx, v, sight) {
 		switch {
 		case seen.ID != replica || seen.Missing || !seen.Answers:

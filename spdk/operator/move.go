@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/timeouts"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
 // CheckMove says why a volume can't be moved to an SPDK node; nil if it can. A volume.ErrBusy passes by itself. Only the node service
 // that has the volume staged moves it, so that one that nobody has staged has nobody to ask.
-func CheckMove(v *volume.Volume, to string, s Sight) error {
+func CheckMove(v *volume.Volume, to string, s condition.Sight) error {
 	switch err := s.Err(to); {
 	case v.Phase != volume.PhaseReady:
 		return fmt.Errorf("%w: it is %s", ErrRefused, v.Phase)

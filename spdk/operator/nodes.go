@@ -38,7 +38,7 @@ func (o *Operator) Nodes(ctx context.Context) ([]NodeSummary, error) {
 	names := o.cluster.Names()
 	var strangers []string
 	for _, v := range volumes {
-		for _, name := range nodesOf(v) {
+		for _, name := range v.Nodes() {
 			if !slices.Contains(names, name) && !slices.Contains(strangers, name) {
 				strangers = append(strangers, name)
 			}

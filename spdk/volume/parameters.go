@@ -22,6 +22,7 @@ const (
 	ParamTargetLossBudget   = "targetLossBudget"
 	ParamStandby            = "standby"
 	ParamReplaceAfter       = "replaceAfter"
+	ParamAccess             = "access"
 )
 
 // Limits and defaults of parameters.
@@ -54,6 +55,8 @@ type Parameters struct {
 	Standby bool `json:"standby"`
 	// ReplaceAfter is how long a lost replica may stay away before another takes its place.
 	ReplaceAfter time.Duration `json:"replaceAfter"`
+	// Access is from where the volume may be used.
+	Access Access `json:"access,omitempty"`
 }
 
 func (p Parameters) clone() Parameters {
@@ -64,12 +67,12 @@ func (p Parameters) clone() Parameters {
 // Equal says whether two sets of parameters ask for the same volume.
 func (p Parameters) Equal(q Parameters) bool {
 	return p.Replicas == q.Replicas && p.Thin == q.Thin && p.LvStore == q.LvStore && p.FSType == q.FSType &&
-		p.Budgets == q.Budgets && p.Standby == q.Standby && p.ReplaceAfter == q.ReplaceAfter && maps.Equal(p.NodeSelector, q.NodeSelector)
+		p.Budgets == q.Budgets && p.Standby == q.Standby && p.Access.orDefault() == q.Access.orDefault() && p.ReplaceAfter == q.ReplaceAfter && maps.Equal(p.NodeSelector, q.NodeSelector)
 }
 
 // ParseParameters validates StorageClass parameters. An error names the key, the value and what it may be.
 func ParseParameters(raw map[string]string) (Parameters, error) {
-	p := Parameters{Replicas: DefaultReplicas, Thin: true, FSType: DefaultFSType, Budgets: timeouts.DefaultBudgets(), Standby: true, ReplaceAfter: DefaultReplaceAfter}
+	p := Parameters{Replicas: DefaultReplicas, Thin: true, FSType: DefaultFSType, Budgets: timeouts.DefaultBudgets(), Standby: true, ReplaceAfter: DefaultReplaceAfter, Access: AccessAnywhere}
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
 		if err := p.set(key, raw[key]); err != nil {
 			return Parameters{}, fmt.Errorf("parameter %s=%q: %w", key, raw[key], err)
@@ -117,6 +120,10 @@ func (p *Parameters) set(key, value string) error {
 		}
 	case ParamReplaceAfter:
 		p.ReplaceAfter, err = parseSeconds(value)
+	case ParamAccess:
+		if p.Access = Access(value); p.Access != AccessAnywhere && p.Access != AccessZone {
+			return fmt.Errorf("must be %s or %s", AccessAnywhere, AccessZone)
+		}
 	default:
 		if !strings.HasPrefix(key, reservedPrefix) {
 			return fmt.Errorf("no such parameter; there are %s", strings.Join(knownParameters(), ", "))
@@ -129,7 +136,7 @@ func (p *Parameters) set(key, value string) error {
 func ValidFSType(s string) bool { return s == "ext4" || s == "xfs" }
 
 func knownParameters() []string {
-	return []string{ParamReplicas, ParamThin, ParamLvStore, ParamNodeSelector, ParamFSType, ParamReplicaStallBudget, ParamTargetLossBudget, ParamStandby, ParamReplaceAfter}
+	return []string{ParamReplicas, ParamThin, ParamLvStore, ParamNodeSelector, ParamFSType, ParamReplicaStallBudget, ParamTargetLossBudget, ParamStandby, ParamReplaceAfter, ParamAccess}
 }
 
 // parseSelector reads "key=value,key=value".

@@ -133,6 +133,8 @@ type FileSystem struct {
 type Volume struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
+	// Near is where the volume was wanted when it was made.
+	Near Near `json:"near,omitzero"`
 	// UUID names this incarnation; it is the UUID of the namespace that hosts see.
 	UUID uuid.UUID `json:"uuid"`
 	// SizeBytes is what the volume offers, or is to offer: a multiple of 4 MiB and of the cluster size of its lvstores. It never shrinks.
@@ -308,6 +310,7 @@ func (v *Volume) Clone() *Volume {
 	c.Replicas = slices.Clone(v.Replicas)
 	c.Publications = slices.Clone(v.Publications)
 	c.Parameters = v.Parameters.clone()
+	c.Near = v.Near.clone()
 	if v.Assembly != nil {
 		a := v.Assembly.clone()
 		c.Assembly = &a

@@ -1,4 +1,4 @@
-package operator
+package condition
 
 import (
 	"fmt"
@@ -9,7 +9,8 @@ import (
 // State sums a volume up in a word. docs/operations.md says what to do about each.
 type State string
 
-// States. A good replica is one that is in-sync on record and can be used now: its node answers, or the raid that runs writes to it.
+// States. A good replica is one that is in-sync on record and can be used now: its node answers and isn't known to lack it, or the raid
+// that runs writes to it.
 const (
 	// StateHealthy: as many good replicas as were asked for.
 	StateHealthy State = "healthy"
@@ -73,7 +74,7 @@ func (c Condition) String() string {
 func Assess(v *volume.Volume, s Sight) Condition {
 	c := Condition{Wanted: v.Parameters.Replicas, Rebuild: rebuildOf(v, s)}
 	for _, r := range v.InState(volume.ReplicaInSync) {
-		if leg, _ := s.leg(v, r); leg == LegMember || s.Err(r.Node) == nil {
+		if s.usable(v, r) {
 			c.Good++
 		}
 	}
@@ -96,12 +97,21 @@ func Assess(v *volume.Volume, s Sight) Condition {
 	return c
 }
 
+// usable says whether an in-sync replica can be used now.
+func (s Sight) usable(v *volume.Volume, r volume.Replica) bool {
+	if leg, _ := s.Leg(v, r); leg == LegMember {
+		return true
+	}
+	missing, _ := s.absent(v, r)
+	return s.Err(r.Node) == nil && missing == ""
+}
+
 // rebuildOf finds the rebuild that runs. One that the record alone speaks of has copied all, or its raid host can't be asked: then
 // nothing is said of it.
 func rebuildOf(v *volume.Volume, s Sight) *Rebuild {
 	var settling *Rebuild
 	for _, r := range v.Replicas {
-		switch leg, percent := s.leg(v, r); {
+		switch leg, percent := s.Leg(v, r); {
 		case leg == LegRebuilding:
 			return &Rebuild{Replica: r.ID, Percent: percent}
 		case leg == LegMember && r.State == volume.ReplicaRebuilding:
@@ -109,34 +119,4 @@ func rebuildOf(v *volume.Volume, s Sight) *Rebuild {
 		}
 	}
 	return settling
-}
-
-// Summary is a volume in a line.
-type Summary struct {
-	ID        string `json:"id"`
-	Name      string `json:"name"`
-	SizeBytes int64  `json:"sizeBytes"`
-	Condition
-	// RaidHost and Standby are SPDK nodes, MoveTo the one that the volume is asked to move to.
-	RaidHost string `json:"raidHost,omitempty"`
-	Standby  string `json:"standby,omitempty"`
-	MoveTo   string `json:"moveTo,omitempty"`
-	// Owner and PublishedTo are CSI nodes.
-	Owner       string   `json:"owner,omitempty"`
-	PublishedTo []string `json:"publishedTo,omitempty"`
-}
-
-// Summarize sums a volume up.
-func Summarize(v *volume.Volume, s Sight) Summary {
-	sum := Summary{ID: v.ID, Name: v.Name, SizeBytes: v.SizeBytes, Condition: Assess(v, s), MoveTo: v.MoveTo, Owner: v.Owner}
-	if v.Assembly != nil {
-		sum.RaidHost = v.Assembly.RaidHost
-	}
-	if v.Standby != nil {
-		sum.Standby = v.Standby.RaidHost
-	}
-	for _, p := range v.Publications {
-		sum.PublishedTo = append(sum.PublishedTo, p.Node)
-	}
-	return sum
 }
