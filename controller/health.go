@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/holdfast-csi/holdfast/health"
+	"github.com/holdfast-csi/holdfast/driver/health"
 	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )

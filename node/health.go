@@ -9,7 +9,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/holdfast-csi/holdfast/health"
+	"github.com/holdfast-csi/holdfast/driver/health"
 	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
