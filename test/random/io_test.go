@@ -83,13 +83,19 @@ func (v *vol) collectIO() {
 	v.io = left
 }
 
+// onlyCopyFails says whether the volume has one replica, on a node that fails: its disk's errors are the volume's, at once.
+func (v *vol) onlyCopyFails() bool {
+	record := v.w.store.peek(v.id())
+	return record != nil && len(record.Replicas) == 1 && v.w.faults.harmed(record.Replicas[0].Node)
+}
+
 func (v *vol) finish(x *transfer, err error, took time.Duration) {
 	m := v.model
 	m.busy[x.extent] = false
 	switch {
 	case err != nil:
 		v.w.trace.add("%s: %s failed after %v: %v", v, x, took, err)
-		if !x.lost && (!v.broken || v.promised()) {
+		if !x.lost && (!v.broken || v.promised()) && !v.onlyCopyFails() {
 			v.w.fail("%s: I/O error though a good replica was in reach: %s: %v", v, x, err)
 		}
 	case took > 0:
