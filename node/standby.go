@@ -197,7 +197,7 @@ func (w *watcher) chooseStandby(ctx context.Context, v *volume.Volume, to string
 			return best, nil
 		}
 	}
-	return "", fmt.Errorf("%w: no SPDK node is left for another assembly: %w", volume.ErrNodeDown, errors.Join(errs...))
+	return "", errors.Join(fmt.Errorf("%w: no SPDK node is left for another assembly", volume.ErrNodeDown), errors.Join(errs...))
 }
 
 // raids returns how many raids run on a node.
