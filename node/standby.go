@@ -116,6 +116,7 @@ func (w *watcher) makeStandby(ctx context.Context, wv *watchedVolume, v *volume.
 // finishStandby makes what is on record of the standby and connects this machine's path to it.
 func (w *watcher) finishStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume) (*volume.Volume, error) {
 	host := v.Standby.RaidHost
+	wv.readLimitsAgain()
 	release, err := w.makes.take(ctx)
 	if err != nil {
 		return nil, err

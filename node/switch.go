@@ -54,6 +54,9 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 		return err
 	}
 	klog.FromContext(ctx).Info("Raid host is left", "volumeID", v.ID, "from", from, "to", v.Assembly.RaidHost, "why", l.why)
+	if l.asked {
+		w.lift(ctx, wv, v, from) // for good: it is taken apart
+	}
 	if err := w.finishSwitch(ctx, wv, v, l); err != nil {
 		return err
 	}

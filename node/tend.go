@@ -103,6 +103,9 @@ func (wv *watchedVolume) wants() bool {
 	if v.Assembly.Held || v.MoveTo != "" || v.GrowingFrom > 0 || len(v.Retired) > 0 || wv.seen == 0 || !wv.unreachedSince.IsZero() {
 		return true
 	}
+	if wv.limits == nil || *wv.limits != v.Parameters.Limits || len(v.InState(volume.ReplicaInSync)) > v.Parameters.Replicas {
+		return true
+	}
 	if len(v.InState(volume.ReplicaOutOfSync, volume.ReplicaRemoving)) > 0 {
 		return true
 	}
@@ -255,6 +258,7 @@ func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Vo
 	}
 	defer release()
 	wv.settle(w.clock.Now()) // what was in doubt is on record now
+	wv.readLimitsAgain()
 	err = w.converger.Run(ctx, v, w.down()...)
 	var blocked *converge.BlockedError
 	if !errors.As(err, &blocked) || blocked.Waits(v.Assembly.RaidHost) {
@@ -286,15 +290,20 @@ func (w *watcher) heal(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 	if w.mayRebuild(v.Assembly.RaidHost) {
 		begin, _ = volume.NextRebuild(v, seen, w.clock.Now())
 	}
-	surplus := v.Surplus()
-	if begin == "" && gone.Empty() && len(surplus) == 0 {
+	wv.sawLimits(v, seen)
+	if len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) == 0 && volume.NeedsSlots(v, seen) {
+		return nil, errors.Join(runErr, w.widen(ctx, wv, v, seen))
+	}
+	zone := w.server.cluster.Zone
+	if begin == "" && gone.Empty() && len(v.Surplus(seen, zone)) == 0 {
 		v, err := w.giveUpRebuild(ctx, wv, v, runErr)
 		return v, errors.Join(runErr, err)
 	}
 	v, err := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
 		gone.Remove(v)
 		now := w.clock.Now().UTC()
-		for _, id := range surplus {
+		for _, id := range v.Surplus(seen, zone) {
+			klog.FromContext(ctx).Info("Replica is not needed any more", "volumeID", v.ID, "replica", id, "node", v.Replica(id).Node, "replicas", v.Parameters.Replicas)
 			v.SetReplicaState(id, volume.ReplicaRemoving, now)
 		}
 		if r := v.Replica(begin); r != nil && r.State == volume.ReplicaOutOfSync && len(v.InState(volume.ReplicaRebuilding)) == 0 {

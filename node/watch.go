@@ -95,6 +95,8 @@ type watchedVolume struct {
 	pause time.Duration
 	// ready is the number of the standby that is connected.
 	ready uint32
+	// limits are those that whatever runs of it was last seen with; nil is not known.
+	limits *volume.Limits
 	// wholeAt is when a look began that showed all good legs connected. noticed is why the raid host is being left, until that is done.
 	wholeAt time.Time
 	noticed loss
