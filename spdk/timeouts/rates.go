@@ -8,7 +8,9 @@ import (
 // What a host can have outstanding at one volume, all of which may wait at a rate limit at once.
 const (
 	// HostQueues is the most I/O queues with which a host connects to a target (nr_io_queues); Linux takes fewer where it has fewer CPUs.
-	HostQueues = 16
+	// Each command that waits at a limit holds a buffer of the raid host's process, which has 1024 large ones by default for all volumes and
+	// for its replicas: one volume must not be able to hold all of them (docs/spdk.md, "Rate limits").
+	HostQueues = 4
 	// queueDepth is how many commands Linux has outstanding on a queue of the default queue_size of 128 (drivers/nvme/host/fabrics.h,
 	// NVMF_DEF_QUEUE_SIZE).
 	queueDepth = 127

@@ -16,7 +16,7 @@ func TestMutableParametersAreCheckedWithTheirNamesAndRange(t *testing.T) {
 		{ParamIOPSLimit, "many", "multiple of 1000"}, {ParamIOPSLimit, "1500", "multiple of 1000"}, {ParamIOPSLimit, "200000000", "100000000"},
 		{ParamBandwidthLimit, "0", "1Mi to 1024Gi"}, {ParamBandwidthLimit, "100", "such as 100Mi"}, {ParamBandwidthLimit, "-1Mi", "1Mi to 1024Gi"},
 		{ParamBandwidthLimit, "1.5Gi", "1Mi to 1024Gi"}, {ParamBandwidthLimit, "9223372036854775807Gi", "1Mi to 1024Gi"},
-		{ParamReadBandwidthLimit, "10Mi", "from 32Mi to 1024Gi with replicaStallBudget 20s"}, {ParamWriteBandwidthLimit, "31Mi", "from 32Mi"},
+		{ParamReadBandwidthLimit, "7Mi", "from 8Mi to 1024Gi with replicaStallBudget 20s"}, {ParamWriteBandwidthLimit, "1Mi", "from 8Mi"},
 		{ParamReplicas, "0", "from 1 to 8"}, {ParamReplicas, "9", "from 1 to 8"},
 		{ParamThin, "false", "belongs to the volume for good"}, {ParamFSType, "xfs", "belongs to the volume for good"},
 		{"iops", "1000", "no such parameter"},
