@@ -84,6 +84,13 @@ func readOrder(req *csi.CreateVolumeRequest) (order, error) {
 	if err != nil {
 		return order{}, invalid("%v", err)
 	}
+	for _, c := range req.GetVolumeCapabilities() {
+		if fs := c.GetMount().GetFsType(); fs != "" {
+			if err := parameters.CheckMkfs(fs); err != nil {
+				return order{}, invalid("%v", err)
+			}
+		}
+	}
 	required, limit, err := sizes(req.GetCapacityRange())
 	if err != nil {
 		return order{}, err

@@ -23,6 +23,9 @@ const (
 	ParamStandby            = "standby"
 	ParamReplaceAfter       = "replaceAfter"
 	ParamAccess             = "access"
+	ParamMkfsOptions        = "mkfsOptions"
+	ParamReservedBlocks     = "reservedBlocksPercent"
+	ParamTrimInterval       = "trimInterval"
 )
 
 // Keys of parameters that may change while the volume is there, in a VolumeAttributesClass; ParamReplicas is one, too.
@@ -40,6 +43,8 @@ const (
 	DefaultFSType   = "ext4"
 	// DefaultReplaceAfter is longer than a reboot: a replica that comes back is rebuilt where it is.
 	DefaultReplaceAfter = 10 * time.Minute
+	// leastTrimInterval keeps a volume from being trimmed all the time.
+	leastTrimInterval = time.Minute
 )
 
 // reservedPrefix starts the keys that Kubernetes' sidecars add of their own; they are not ours to judge.
@@ -66,12 +71,19 @@ type Parameters struct {
 	ReplaceAfter time.Duration `json:"replaceAfter"`
 	// Access is from where the volume may be used.
 	Access Access `json:"access,omitempty"`
+	// MkfsOptions are given to mkfs besides the driver's own: of ext4 or xfs, as FSType or the claim says.
+	MkfsOptions []string `json:"mkfsOptions,omitempty"`
+	// ReservedBlocksPercent is how much of an ext4 only root may use, of a volume's file system 0 unless asked for.
+	ReservedBlocksPercent int `json:"reservedBlocksPercent,omitempty"`
+	// TrimInterval is how often what is free in the file system is discarded while the volume is staged; 0 is never.
+	TrimInterval time.Duration `json:"trimInterval,omitempty"`
 	// Limits bound the hosts' I/O.
 	Limits Limits `json:"limits,omitzero"`
 }
 
 func (p Parameters) clone() Parameters {
 	p.NodeSelector = maps.Clone(p.NodeSelector)
+	p.MkfsOptions = slices.Clone(p.MkfsOptions)
 	return p
 }
 
@@ -83,7 +95,8 @@ func (p Parameters) Equal(q Parameters) bool {
 // EqualButMutable says whether two sets of parameters ask for the same volume but for what may change while it is there.
 func (p Parameters) EqualButMutable(q Parameters) bool {
 	return p.Thin == q.Thin && p.LvStore == q.LvStore && p.FSType == q.FSType &&
-		p.Budgets == q.Budgets && p.Standby == q.Standby && p.Access.orDefault() == q.Access.orDefault() && p.ReplaceAfter == q.ReplaceAfter && maps.Equal(p.NodeSelector, q.NodeSelector)
+		p.Budgets == q.Budgets && p.Standby == q.Standby && p.Access.orDefault() == q.Access.orDefault() && p.ReplaceAfter == q.ReplaceAfter &&
+		slices.Equal(p.MkfsOptions, q.MkfsOptions) && p.ReservedBlocksPercent == q.ReservedBlocksPercent && p.TrimInterval == q.TrimInterval && maps.Equal(p.NodeSelector, q.NodeSelector)
 }
 
 // ParseParameters validates StorageClass parameters. An error names the key, the value and what it may be.
@@ -99,6 +112,9 @@ func ParseClasses(raw, mutable map[string]string) (Parameters, error) {
 	}
 	if _, err := timeouts.Derive(p.Budgets); err != nil {
 		return Parameters{}, fmt.Errorf("parameters %s and %s: %w", ParamReplicaStallBudget, ParamTargetLossBudget, err)
+	}
+	if err := p.CheckMkfs(p.FSType); err != nil {
+		return Parameters{}, err
 	}
 	return p.Modified(mutable)
 }
@@ -163,6 +179,18 @@ func (p *Parameters) set(key, value string) error {
 		if p.Access = Access(value); p.Access != AccessAnywhere && p.Access != AccessZone {
 			return fmt.Errorf("must be %s or %s", AccessAnywhere, AccessZone)
 		}
+	case ParamMkfsOptions:
+		p.MkfsOptions = strings.Fields(value)
+	case ParamReservedBlocks:
+		n, bad := strconv.Atoi(value)
+		if bad != nil || n < 0 || n > maxReservedPercent {
+			return fmt.Errorf("must be a whole number from 0 to %d", maxReservedPercent)
+		}
+		p.ReservedBlocksPercent = n
+	case ParamTrimInterval:
+		if p.TrimInterval, err = parseSeconds(value); err == nil && p.TrimInterval < leastTrimInterval {
+			return fmt.Errorf("must be a duration of whole seconds, %s or longer, such as 24h; without it nothing is trimmed", leastTrimInterval)
+		}
 	case ParamIOPSLimit:
 		p.Limits.IOPS, err = parseIOPS(value)
 	case ParamBandwidthLimit:
@@ -186,6 +214,7 @@ var (
 	mutableParameters = []string{ParamReplicas, ParamIOPSLimit, ParamBandwidthLimit, ParamReadBandwidthLimit, ParamWriteBandwidthLimit}
 	knownParameters   = append([]string{
 		ParamThin, ParamLvStore, ParamNodeSelector, ParamFSType, ParamReplicaStallBudget, ParamTargetLossBudget, ParamStandby, ParamReplaceAfter, ParamAccess,
+		ParamMkfsOptions, ParamReservedBlocks, ParamTrimInterval,
 	}, mutableParameters...)
 )
 
