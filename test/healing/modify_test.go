@@ -1,6 +1,8 @@
 package healing
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,6 +102,54 @@ func TestVolumeThatNobodyUsesGetsMoreAndFewerReplicas(t *testing.T) {
 		b.must(b.publish(id))
 		b.must(b.stage(id))
 		b.wantSpeed(b.open(id), 15)
+		b.release(id)
+	})
+}
+
+// A snapshot's pause and a planned move wait for I/O under way. What waits at a limit, four seconds of it here, is let go on for that.
+func TestIOThatWaitsAtALimitHoldsUpNeitherASnapshotNorAMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, 3, cluster.Options{})
+		id := b.create("a", 3)
+		b.must(b.publish(id))
+		b.must(b.stage(id))
+		b.must(b.awaitWhole(id))
+		b.must(b.modify(id, volume.ParamWriteBandwidthLimit, "4Mi"))
+		ctx, cancel := context.WithCancel(b.ctx)
+		var wg sync.WaitGroup
+		for writer := range int64(4) {
+			file := b.open(id)
+			wg.Go(func() {
+				for buf := make([]byte, 4*mib); ctx.Err() == nil; {
+					if err := file.WriteAt(ctx, buf, writer*mib); err != nil && ctx.Err() == nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		time.Sleep(5 * time.Second)
+		begin := time.Now()
+		b.must(b.snapshot("s", id))
+		if took := time.Since(begin); took > 3*time.Second {
+			t.Errorf("the snapshot took %s", took)
+		}
+		time.Sleep(5 * time.Second)
+		if v := b.Record(id); !v.LimitsInForce(b.Observe(v)) {
+			t.Error("after the snapshot the limit is not in force")
+		}
+		from := b.Record(id).Assembly.RaidHost
+		_, err := volume.Modify(b.ctx, b.Store, id, func(v *volume.Volume) (bool, error) { v.MoveTo = v.Standby.RaidHost; return true, nil })
+		b.must(err)
+		b.must(b.await("the move begins", func() bool { return b.Record(id).Assembly.RaidHost != from }))
+		begin = time.Now()
+		b.must(b.await("it has ended", func() bool { return !b.Record(id).Assembly.Held }))
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("the move took %s", took)
+		}
+		cancel()
+		wg.Wait()
+		b.must(b.awaitWhole(id))
+		b.removeSnapshot("s")
 		b.release(id)
 	})
 }
