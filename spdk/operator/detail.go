@@ -106,8 +106,7 @@ func (o *Operator) lookAtLvol(ctx context.Context, v *volume.Volume, d *ReplicaD
 	}
 	lvol, err := node.Lvol(ctx, d.LvStore, v.LvolName(d.Replica))
 	d.SizeBytes, d.AllocatedBytes = lvol.SizeBytes, lvol.AllocatedBytes
-	switch {
-	case err == nil && lvol.Base != "":
+	if err == nil {
 		d.SharedBytes = shared(ctx, node, lvol)
 	}
 	switch {
