@@ -10,7 +10,8 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "run this seed only; 0 runs all of -seeds")
-	seedsFlag = flag.Int("seeds", 2, "how many seeds to run, from 1 on")
+	firstFlag = flag.Uint64("first", 1, "the first of -seeds")
+	seedsFlag = flag.Uint64("seeds", 2, "how many seeds to run, from -first on")
 	stepsFlag = flag.Int("steps", 100, "how many steps each seed has")
 	logFlag   = flag.Int("log", -1, "verbosity of the driver's log in the trace; -1 leaves it out")
 	showFlag  = flag.Bool("show", false, "show the trace of a run that passes, too")
@@ -19,7 +20,7 @@ var (
 // TestRandom runs seeds. A failure says how to run its seed again; the order in which goroutines get their turn is not the seed's, so
 // that now and then it takes more than one attempt.
 func TestRandom(t *testing.T) {
-	first, last := uint64(1), uint64(*seedsFlag)
+	first, last := *firstFlag, *firstFlag+*seedsFlag-1
 	if *seedFlag != 0 {
 		first, last = *seedFlag, *seedFlag
 	}
