@@ -43,6 +43,9 @@ func (w *watcher) tendIfDue(ctx context.Context, wv *watchedVolume, l loss) {
 	select {
 	case wv.tending <- struct{}{}:
 	default:
+		if wv.interrupt != nil {
+			wv.interrupt() // the raid host is left with the next look
+		}
 		wv.mu.Unlock()
 		return
 	}
@@ -60,8 +63,11 @@ func (w *watcher) tendIfDue(ctx context.Context, wv *watchedVolume, l loss) {
 	})
 }
 
-// tendCalmly tends a volume that works meanwhile, when there is a slot and none leaves its raid host.
+// tendCalmly tends a volume that works meanwhile, when there is a slot and none leaves its raid host. It is interrupted if the raid host turns
+// out to be lost: a rebuild may wait long for a leg that can't be attached.
 func (w *watcher) tendCalmly(ctx context.Context, wv *watchedVolume) {
+	ctx, interrupt := context.WithCancel(ctx)
+	defer interrupt()
 	release, err := w.calm.take(ctx)
 	if err == nil {
 		defer release()
@@ -72,6 +78,7 @@ func (w *watcher) tendCalmly(ctx context.Context, wv *watchedVolume) {
 	if mayBegin {
 		select {
 		case wv.tending <- struct{}{}:
+			wv.interrupt = interrupt
 		default:
 			mayBegin = false
 		}
@@ -80,8 +87,11 @@ func (w *watcher) tendCalmly(ctx context.Context, wv *watchedVolume) {
 	if !mayBegin {
 		return
 	}
-	defer func() { <-wv.tending }()
 	w.tendOnce(ctx, wv, loss{})
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	wv.interrupt = nil
+	<-wv.tending
 }
 
 // hold waits until nobody tends the volume and keeps it so until release is called.

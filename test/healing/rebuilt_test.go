@@ -68,3 +68,33 @@ func (b *bubble) isolate(node string, cut bool) {
 	}
 	b.Network.Cut(node, sim.Outside, cut)
 }
+
+// A rebuild that waits for a leg that can't be attached keeps nobody from leaving the raid host, and a standby that is lost is made anew before.
+func TestRaidHostIsLeftWhileARebuildWaits(t *testing.T) {
+	longTest(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, 4, cluster.Options{})
+		id := b.create("a", 2)
+		b.must(b.publish(id))
+		b.must(b.stage(id))
+		b.must(b.awaitWhole(id))
+		alone := b.moveAway(id)
+		l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
+		standby := b.Record(id).Standby.RaidHost
+		b.isolate(standby, true)
+		b.must(b.await("a rebuild waits for it", func() bool { return b.inState(id, volume.ReplicaRebuilding) == 1 }))
+		if s := b.Record(id).Standby; s == nil || s.RaidHost == standby {
+			t.Errorf("meanwhile the standby is %+v", s)
+		}
+		time.Sleep(time.Second)
+		b.isolate(alone, true)
+		b.must(b.await("the raid host is left", func() bool { a := b.Record(id).Assembly; return a.RaidHost != alone && !a.Held }))
+		b.isolate(alone, false)
+		b.isolate(standby, false)
+		b.must(b.awaitWhole(id))
+		b.must(l.End())
+		b.must(b.unuse(id))
+		b.wantData(id, l)
+		b.remove(id)
+	})
+}
