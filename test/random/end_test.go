@@ -34,7 +34,6 @@ func (w *world) wrapUp() {
 		}
 		return v.pending()
 	})
-	w.untilSnapshots("snapshots are taken or given up", func(s *snap) bool { return s.ready && s.call == nil && !s.deleting }, false)
 	w.until("volumes can be unpublished after I/O errors, or when they are stranded", recovery, func(v *vol) string {
 		if !v.broken && !v.stranded() || v.reach <= created {
 			return ""
@@ -48,6 +47,7 @@ func (w *world) wrapUp() {
 		return v.towards(inUse)
 	})
 	w.readAll()
+	w.untilSnapshots("snapshots are taken or given up", func(s *snap) bool { return s.ready && s.call == nil && !s.deleting }, false)
 	w.until("volumes heal", healing, (*vol).unhealed)
 	w.readAll()
 	w.until("volumes can be unpublished", recovery, func(v *vol) string {
