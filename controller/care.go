@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/holdfast-csi/holdfast/spdk"
 	"github.com/holdfast-csi/holdfast/spdk/converge"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
@@ -94,6 +95,23 @@ func absent(v *volume.Volume, r volume.Replica, stocks map[string]lvolStock) boo
 	return known && st.err == nil && st.lvstores[r.LvStore] && !st.lvols[r.LvStore+"/"+v.LvolName(r)]
 }
 
+// gone says whether an lvol that is on record as made is not there, by a look that is newer than the record: a sweep's first look may be older,
+// and what was made since then is not lost.
+func (s *Server) gone(ctx context.Context, on, lvstore, lvol string) bool {
+	node, err := s.cluster.Node(on)
+	if err != nil {
+		return false
+	}
+	limited, cancel := context.WithTimeout(ctx, inventoryTimeout)
+	defer cancel()
+	stores, err := node.LvStores(limited)
+	if err != nil || !slices.ContainsFunc(stores, func(l spdk.LvStore) bool { return l.Name == lvstore }) {
+		return false
+	}
+	_, err = node.Lvol(limited, lvstore, lvol)
+	return errors.Is(err, spdk.ErrNotFound)
+}
+
 // away says whether a replica's node has been gone for so long that another is to take its place.
 func away(v *volume.Volume, r volume.Replica, stocks map[string]lvolStock) bool {
 	st, known := stocks[r.Node]
@@ -148,13 +166,19 @@ func (s *Server) giveUpReplicas(ctx context.Context, v *volume.Volume, stocks ma
 		}
 		return r.State == volume.ReplicaOutOfSync || v.Owner == "" && v.Assembly == nil && r.State == volume.ReplicaInSync && len(v.InState(volume.ReplicaInSync)) > 1
 	}
-	if !slices.ContainsFunc(v.Replicas, func(r volume.Replica) bool { return doomed(v, r) }) {
+	var lost []string
+	for _, r := range v.Replicas {
+		if doomed(v, r) && s.gone(ctx, r.Node, r.LvStore, v.LvolName(r)) {
+			lost = append(lost, r.ID)
+		}
+	}
+	if len(lost) == 0 {
 		return v, nil
 	}
 	return s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
 		changed := false
 		for _, r := range slices.Clone(v.Replicas) {
-			if !doomed(v, r) {
+			if !slices.Contains(lost, r.ID) || !doomed(v, r) {
 				continue
 			}
 			klog.FromContext(ctx).Info("Replica's lvol is gone", "volumeID", v.ID, "replica", r.ID, "node", r.Node, "lvstore", r.LvStore, "state", r.State)

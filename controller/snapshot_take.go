@@ -81,6 +81,9 @@ func (s *Server) source(ctx context.Context, sn *volume.Snapshot) (*volume.Volum
 // planSnapshot puts another attempt on record, with the snapshot first and then with the volume.
 func (s *Server) planSnapshot(ctx context.Context, sn *volume.Snapshot) (*volume.Snapshot, *volume.Volume, error) {
 	v, err := s.get(ctx, sn.Source)
+	if err == nil {
+		err = hasOneSize(v)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -107,10 +110,21 @@ func (s *Server) planSnapshot(ctx context.Context, sn *volume.Snapshot) (*volume
 		if err := mayBeSource(v); err != nil {
 			return false, err
 		}
-		v.Snapshot = &volume.SnapshotWish{Snapshot: sn.ID, UUID: sn.UUID, Replicas: slices.Clone(planned), State: volume.WishWanted}
+		if err := hasOneSize(v); err != nil {
+			return false, err
+		}
+		v.Snapshot = &volume.SnapshotWish{Snapshot: sn.ID, UUID: sn.UUID, Replicas: slices.Clone(planned), SizeBytes: v.SizeBytes, State: volume.WishWanted}
 		return true, nil
 	})
 	return sn, v, err
+}
+
+// hasOneSize says that a volume is being grown: its replicas may differ in size then.
+func hasOneSize(v *volume.Volume) error {
+	if v.GrowingFrom == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: volume %s is growing from %d to %d bytes; a snapshot can be taken when all its replicas and its host have the new size", volume.ErrBusy, v.ID, v.GrowingFrom, v.SizeBytes)
 }
 
 // carryOut brings the wish on a volume's record to its end.
@@ -195,7 +209,7 @@ func (s *Server) collect(ctx context.Context, v *volume.Volume) (*volume.Snapsho
 			return false, nil
 		}
 		if wish.State == volume.WishTaken {
-			sn.Collect(wish, v.SizeBytes)
+			sn.Collect(wish)
 		} else {
 			sn.GiveUpAttempt()
 		}

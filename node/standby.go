@@ -35,7 +35,14 @@ func (w *watcher) keepStandby(ctx context.Context, wv *watchedVolume, v *volume.
 	case v.Standby == nil:
 		_, err := w.makeStandby(ctx, wv, v, "")
 		return err
-	case !wantsStandby(v) || stale(v) || w.standbyLost(v):
+	case wantsStandby(v) && w.standbyLost(v): // a new one at once: the rebuild that comes first otherwise may wait for the same node
+		v, err := w.dropStandby(ctx, wv, v)
+		if err != nil || v.GrowingFrom > 0 {
+			return err
+		}
+		_, err = w.makeStandby(ctx, wv, v, "")
+		return err
+	case !wantsStandby(v) || stale(v):
 		_, err := w.dropStandby(ctx, wv, v)
 		return err
 	case !w.standbyReady(wv, v):

@@ -91,6 +91,8 @@ type watchedVolume struct {
 	switching bool
 	// waiting: it is to be tended when there is a slot for it.
 	waiting bool
+	// interrupt ends what is done for it calmly now; nil if nothing is.
+	interrupt context.CancelFunc
 	// seen is the revision of the record when the volume was last tended, next and pause when it is tended again without a new reason.
 	seen  uint64
 	next  time.Time
