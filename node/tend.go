@@ -100,7 +100,7 @@ func (wv *watchedVolume) wants() bool {
 	if v == nil || v.Assembly == nil {
 		return false
 	}
-	if v.Assembly.Held || v.MoveTo != "" || v.GrowingFrom > 0 || len(v.Retired) > 0 || wv.seen == 0 || !wv.unreachedSince.IsZero() {
+	if v.Assembly.Held || v.Assembly.Leaving || v.MoveTo != "" || v.GrowingFrom > 0 || len(v.Retired) > 0 || wv.seen == 0 || !wv.unreachedSince.IsZero() {
 		return true
 	}
 	if len(v.InState(volume.ReplicaOutOfSync, volume.ReplicaRemoving)) > 0 {
@@ -161,12 +161,14 @@ func (w *watcher) tend(ctx context.Context, wv *watchedVolume, l loss) error {
 		l = loss{} // it was left meanwhile
 	}
 	switch {
-	case l.gone && !w.standbyReady(wv, v):
+	case l.gone && (!w.standbyReady(wv, v) || wv.unknown(v, w.clock.Now())):
 		return w.makeAgain(ctx, wv, v, l)
 	case l.why != "":
 		return w.switchOver(ctx, wv, v, l)
 	case v.Assembly.Held:
 		return w.resumeSwitch(ctx, wv, v)
+	case v.Assembly.Leaving && wv.inTime(v, w.clock.Now()):
+		return w.stay(ctx, wv, v)
 	case v.MoveTo != "" && len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) == 0:
 		return w.move(ctx, wv, v)
 	}
@@ -234,7 +236,7 @@ func (w *watcher) down() []string {
 func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Volume, l loss) error {
 	paths, _ := w.paths(ctx, v)
 	l.unproven = slices.DeleteFunc(slices.Clone(l.unproven), func(id string) bool { return v.Replica(id) == nil || v.Replica(id).Node == v.Assembly.RaidHost })
-	good := l.usable(v, *v.Assembly, l.proven(paths))
+	good := l.usable(v, *v.Assembly, l.proven(paths) && !wv.unknown(v, w.clock.Now()))
 	if len(good) == 0 {
 		return fmt.Errorf("%w: raid host %s may have acknowledged writes without any leg that is left", volume.ErrNoGoodReplica, v.Assembly.RaidHost)
 	}
@@ -244,6 +246,7 @@ func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Vo
 				v.SetReplicaState(r.ID, volume.ReplicaOutOfSync, w.clock.Now().UTC())
 			}
 		}
+		v.Assembly.Leaving = false
 		return true, nil
 	})
 	if err != nil {
@@ -362,7 +365,7 @@ func (w *watcher) move(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 		})
 		return err
 	}
-	return w.switchOver(ctx, wv, v, loss{why: "an operator asked for it", asked: true})
+	return w.switchOver(ctx, wv, v, loss{why: "an operator asked for it", asked: true, works: true})
 }
 
 // stale says whether the standby lacks a leg that is in-sync.
