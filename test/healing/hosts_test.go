@@ -163,6 +163,7 @@ type turns struct {
 	running sync.WaitGroup
 	mu      sync.Mutex
 	rounds  int
+	longest time.Duration
 	err     error
 }
 
@@ -171,6 +172,7 @@ func takeTurns(ctx context.Context, off int64, files ...cluster.File) *turns {
 	s := &turns{stop: stop}
 	s.running.Go(func() {
 		var last byte
+		before := time.Now()
 		for round := 0; ctx.Err() == nil; round++ {
 			if err := s.turn(ctx, files[round%len(files)], off, round, &last); err != nil {
 				s.mu.Lock()
@@ -178,6 +180,10 @@ func takeTurns(ctx context.Context, off int64, files ...cluster.File) *turns {
 				s.mu.Unlock()
 				return
 			}
+			s.mu.Lock()
+			s.rounds, s.longest = s.rounds+1, max(s.longest, time.Since(before))
+			s.mu.Unlock()
+			before = time.Now()
 			time.Sleep(10 * time.Millisecond)
 		}
 	})
@@ -196,13 +202,16 @@ func (s *turns) turn(ctx context.Context, f cluster.File, off int64, round int, 
 	for i := range p {
 		p[i] = *last
 	}
-	if err := f.WriteAt(context.WithoutCancel(ctx), p, off); err != nil {
-		return err
-	}
+	return f.WriteAt(context.WithoutCancel(ctx), p, off)
+}
+
+// pause is the longest that a round took since it was asked last.
+func (s *turns) pause() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rounds++
-	return nil
+	longest := s.longest
+	s.longest = 0
+	return longest.Round(time.Millisecond)
 }
 
 func (s *turns) count() int {

@@ -1,12 +1,14 @@
 package healing
 
 import (
+	"maps"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/holdfast-csi/holdfast/spdk/sim"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -14,16 +16,19 @@ import (
 // write of either is lost.
 func TestTwoHostsSurviveTheirRaidHost(t *testing.T) {
 	longTest(t)
-	for name, fail := range nodeFaults {
+	faults := maps.Clone(nodeFaults)
+	faults["cut off, its RPC answers"] = func(b *bubble, node string) func() { return b.isolate(node, "left", "right") }
+	for name, fail := range faults {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				p := newPair(t, 3)
 				lost := p.Record(p.id).Assembly.RaidHost
-				begin := time.Now()
+				p.turns.pause()
 				end := fail(p.bubble, lost)
+				time.Sleep(2 * stall)
 				p.progress()
-				t.Logf("all write again after %s, on %s", time.Since(begin).Round(time.Millisecond), p.Record(p.id).Assembly.RaidHost)
+				t.Logf("a pause of %s, on %s", p.turns.pause(), p.Record(p.id).Assembly.RaidHost)
 				end()
 				p.awaitShared(p.id, p.owner, p.guest)
 				p.end()
@@ -31,6 +36,84 @@ func TestTwoHostsSurviveTheirRaidHost(t *testing.T) {
 			})
 		})
 	}
+}
+
+// isolate cuts a node off all other nodes and off these machines.
+func (b *bubble) isolate(node string, machines ...string) (end func()) {
+	cut := func(cut bool) {
+		for _, other := range append(b.Names(), machines...) {
+			if other != node {
+				b.Network.Cut(node, other, cut)
+			}
+		}
+	}
+	cut(true)
+	return func() { cut(false) }
+}
+
+// The raid host and the guest are cut off together from the owner and the other replicas, and nobody reaches the raid host's RPC. It
+// acknowledges the guest's writes alone, so that the owner must not go on without it; when they are back the others are rebuilt from it.
+func TestRaidHostIsCutOffTogetherWithAGuest(t *testing.T) {
+	longTest(t)
+	for name, rpc := range map[string]bool{"its RPC answers": true, "its RPC doesn't": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t, 3)
+				from := p.Record(p.id).Assembly.RaidHost
+				end := p.isolate(from, "left")
+				for _, other := range p.Names() {
+					p.Network.Cut("right", other, other != from)
+				}
+				if !rpc {
+					p.Sim(from).AddRPCFault(sim.RPCFault{Kind: sim.FailBefore})
+				}
+				time.Sleep(2 * stall)
+				writes := p.loads[1].Writes()
+				p.must(p.await("the guest writes", func() bool { return p.loads[1].Writes() > writes+10 }))
+				if a := p.Record(p.id).Assembly; a.RaidHost != from || a.Held {
+					t.Errorf("it runs as %+v", a)
+				}
+				end()
+				for _, other := range p.Names() {
+					p.Network.Cut("right", other, false)
+				}
+				p.Sim(from).ClearRPCFaults()
+				p.progress()
+				p.awaitShared(p.id, p.owner, p.guest)
+				p.end()
+				p.releaseBy(p.guest, p.owner)
+			})
+		})
+	}
+}
+
+// A guest that reaches nothing waits and disturbs nobody, also while the volume moves.
+func TestGuestIsCutOff(t *testing.T) {
+	longTest(t)
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, 3)
+		p.must(p.turns.end())
+		cut := func(cut bool) {
+			for _, node := range p.Names() {
+				p.Network.Cut("right", node, cut)
+			}
+		}
+		cut(true)
+		time.Sleep(stall)
+		to := p.Record(p.id).Standby.RaidHost
+		_, err := volume.Modify(p.ctx, p.Store, p.id, func(v *volume.Volume) (bool, error) { v.MoveTo = to; return true, nil })
+		p.must(err)
+		writes := p.loads[0].Writes()
+		p.must(p.await("it has moved", func() bool { a := p.Record(p.id).Assembly; return a.RaidHost == to && !a.Held }))
+		p.must(p.await("the owner writes", func() bool { return p.loads[0].Writes() > writes+10 }))
+		cut(false)
+		writes = p.loads[1].Writes()
+		p.must(p.await("the guest writes", func() bool { return p.loads[1].Writes() > writes+10 }))
+		p.awaitShared(p.id, p.owner, p.guest)
+		p.end()
+		p.releaseBy(p.guest, p.owner)
+	})
 }
 
 // An operator moves it, with the guest's node service down and up: what is held at its raid host needs nobody's leave.
@@ -49,13 +132,13 @@ func TestTwoHostsAreMoved(t *testing.T) {
 					to := p.Record(p.id).Standby.RaidHost
 					_, err := volume.Modify(p.ctx, p.Store, p.id, func(v *volume.Volume) (bool, error) { v.MoveTo = to; return true, nil })
 					p.must(err)
-					begin := time.Now()
+					p.turns.pause()
 					p.must(p.await("it has moved", func() bool {
 						a := p.Record(p.id).Assembly
 						return a.RaidHost == to && !a.Held
 					}))
 					p.progress()
-					t.Logf("moved from %s to %s, all write again after %s", from, to, time.Since(begin).Round(time.Millisecond))
+					t.Logf("moved from %s to %s, a pause of %s", from, to, p.turns.pause())
 					if down {
 						p.guest.start()
 					}
