@@ -33,7 +33,8 @@ func writers(guests []volume.Publication) int {
 // seeOff has the guests of a volume leave its raid host for the standby, before that takes the volume over. It returns when nothing that
 // the raid host may yet answer a guest can be missed (docs/design.md, "Several nodes"):
 //
-//   - of a raid host that works, when the guests are connected to the standby, or after a moment: it is held before it is cut off (quiesce);
+//   - of a raid host that works, or has not served anybody yet, when all guests are connected to the standby: the former is held before it is
+//     cut off (quiesce), and a guest without another path then would get I/O errors;
 //   - of one without a raid at once, if its legs were lately seen to be good;
 //   - of any other when each guest that may write has left, while its legs were lately seen to be good.
 func (w *watcher) seeOff(ctx context.Context, wv *watchedVolume, v *volume.Volume, l loss) (*volume.Volume, error) {
@@ -41,9 +42,8 @@ func (w *watcher) seeOff(ctx context.Context, wv *watchedVolume, v *volume.Volum
 	if len(guests) == 0 || wv.seenOffFrom(v.Assembly.Number) {
 		return v, nil
 	}
-	if l.works {
-		standby := v.Standby.Number
-		return w.awaitGuests(ctx, v, w.clock.Now().Add(guestPatience), func(p volume.Publication) bool { return p.Standby == standby })
+	if l.works || v.Assembly.Held {
+		return w.awaitConnected(ctx, v)
 	}
 	from := v.Assembly.RaidHost
 	switch {
@@ -75,6 +75,21 @@ func (w *watcher) seeOff(ctx context.Context, wv *watchedVolume, v *volume.Volum
 		return nil, fmt.Errorf("%w: the other nodes left raid host %s too late to know what it has acknowledged to them", volume.ErrNoGoodReplica, from)
 	}
 	wv.setSeenOff(number)
+	return v, nil
+}
+
+// awaitConnected waits until all guests are connected to the standby.
+func (w *watcher) awaitConnected(ctx context.Context, v *volume.Volume) (*volume.Volume, error) {
+	standby := v.Standby.Number
+	v, err := w.awaitGuests(ctx, v, w.clock.Now().Add(guestPatience), func(p volume.Publication) bool { return p.Standby == standby })
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range v.Guests() {
+		if p.Standby != standby {
+			return nil, fmt.Errorf("%w: node %s is not connected to the standby on %s; its node service is waited for, or the volume's unpublication there", volume.ErrBusy, p.Node, v.Standby.RaidHost)
+		}
+	}
 	return v, nil
 }
 

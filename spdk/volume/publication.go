@@ -106,6 +106,19 @@ func (v *Volume) Behind(number uint32) []Publication {
 	return slices.DeleteFunc(v.Guests(), func(p Publication) bool { return p.Left >= number })
 }
 
+// OnStandby returns a guest that is to be connected to the standby alone, or still is; nil if there is none.
+func (v *Volume) OnStandby() *Publication {
+	if v.Assembly == nil || v.Standby == nil {
+		return nil
+	}
+	for _, p := range v.Guests() {
+		if v.Assembly.Leaving || p.Path != v.Assembly.Number && p.Standby == v.Standby.Number {
+			return &p
+		}
+	}
+	return nil
+}
+
 // GuestPaths are the assemblies to which a guest is to be connected, and to no others: where the volume runs and the standby that is ready;
 // the standby alone while its guests are to leave the raid host.
 func (v *Volume) GuestPaths() []Assembly {

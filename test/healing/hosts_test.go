@@ -35,15 +35,15 @@ type machine struct {
 	as   *csi.VolumeCapability
 }
 
-// machines adds CSI nodes to a bubble.
-func (b *bubble) machines(names ...string) []*machine {
+// machines adds CSI nodes to a bubble, whose operations are steps, too.
+func (b *bubble) machines(steps *cluster.Steps, names ...string) []*machine {
 	b.t.Helper()
 	b.RegisterHosts(names...)
 	var all []*machine
 	for _, name := range names {
 		m := &machine{b: b, name: name, as: sharedBlock, stop: func() {}}
 		var err error
-		m.Machine, err = userspace.New(userspace.Options{Dir: filepath.Join(b.Dir, name, "dev"), Dial: b.DialFrom(name)})
+		m.Machine, err = userspace.New(userspace.Options{Dir: filepath.Join(b.Dir, name, "dev"), Dial: b.DialFrom(name), Fault: steps.Machine})
 		b.must(err)
 		b.t.Cleanup(m.Close)
 		b.t.Cleanup(func() { m.stop() })
@@ -130,6 +130,8 @@ func (b *bubble) lacks(id string, users []*machine) error {
 		return fmt.Errorf("its assembly is %+v, served by %v", v.Assembly, serving)
 	case v.Standby == nil || !v.Standby.Running || len(v.Standby.Legs) != len(good):
 		return fmt.Errorf("its standby is %+v", v.Standby)
+	case v.MoveTo != "":
+		return fmt.Errorf("it is to move to %s", v.MoveTo)
 	case v.Review || len(v.Wanted()) > 0:
 		return fmt.Errorf("it wants something of %v", v.Wanted())
 	case !slices.ContainsFunc(users, func(m *machine) bool { return m.name == v.Owner }):
@@ -240,19 +242,31 @@ type pair struct {
 
 func newPair(t *testing.T, nodes int) *pair {
 	t.Helper()
-	b := newBubble(t, nodes, cluster.Options{})
-	all := b.machines("left", "right")
-	p := &pair{bubble: b, id: b.create("shared", 3), owner: all[0], guest: all[1]}
+	return newBubble(t, nodes, cluster.Options{}).pair(nil, "shared")
+}
+
+func (b *bubble) pair(steps *cluster.Steps, name string) *pair {
+	b.t.Helper()
+	all := b.machines(steps, "left", "right")
+	p := &pair{bubble: b, id: b.create(name, 3), owner: all[0], guest: all[1]}
+	p.begin()
+	return p
+}
+
+// begin has both machines use the volume.
+func (p *pair) begin() {
+	p.t.Helper()
+	b, all := p.bubble, []*machine{p.owner, p.guest}
+	p.files, p.loads = nil, nil
 	for i, m := range all {
 		p.files = append(p.files, m.use(p.id))
 		p.loads = append(p.loads, cluster.StartLoad(b.ctx, shifted{p.files[i], int64(i) * mib}, 8, 2, 20*time.Millisecond))
 	}
 	p.turns = takeTurns(b.ctx, 4*mib, p.files[0], p.files[1])
 	b.awaitShared(p.id, all...)
-	if owner := b.Record(p.id).Owner; owner != "left" {
-		t.Fatalf("node %s owns it", owner)
+	if owner := b.Record(p.id).Owner; owner != p.owner.name {
+		p.t.Fatalf("node %s owns it", owner)
 	}
-	return p
 }
 
 // shifted is a file from a byte on.
@@ -290,6 +304,39 @@ func (p *pair) end() {
 				p.t.Fatalf("replica %s on %s, machine %d: %v", r.ID, r.Node, i, err)
 			}
 		}
+	}
+}
+
+// flaky goes through a flow with one fault, begins whatever crashed again, and waits for the volume to be whole for its users.
+func (p *pair) flaky(steps *cluster.Steps, faulty func(func() error) bool, begin func(), meanwhile func(), users ...*machine) {
+	p.t.Helper()
+	var lacks error
+	through := func() bool {
+		meanwhile()
+		lacks = p.lacks(p.id, users)
+		return lacks == nil
+	}
+	crashed := faulty(func() error {
+		begin()
+		err := p.await("the flow is through", func() bool { return steps.Crashed() || through() })
+		if steps.Crashed() {
+			for _, stop := range []func(){p.stop, p.owner.stop, p.guest.stop} {
+				stop()
+			}
+			return errCrashed
+		}
+		if err != nil {
+			err = fmt.Errorf("%w: %w", err, lacks)
+		}
+		return err
+	})
+	if crashed {
+		p.start()
+		p.owner.start()
+		p.guest.start()
+	}
+	if err := p.await("the volume is whole", through); err != nil {
+		p.t.Fatalf("%v: %v", err, lacks)
 	}
 }
 
