@@ -286,7 +286,7 @@ func (w *watcher) heal(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 	down := w.down()
 	seen, runErr := w.converger.RunAndObserve(ctx, v, down...)
 	begin, gone := "", volume.Gone(v, seen)
-	if w.mayRebuild(v.Assembly.RaidHost) {
+	if v.OnStandby() == nil && w.mayRebuild(v.Assembly.RaidHost) {
 		begin, _ = volume.NextRebuild(v, seen, w.clock.Now())
 	}
 	surplus := v.Surplus()

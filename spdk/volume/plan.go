@@ -334,8 +334,12 @@ func (p *planner) attachLegs(a Assembly, host NodeView) bool {
 }
 
 // dropLegs takes replicas that are no source out of an assembly, and detaches them: what comes back is attached anew. One whose node
-// doesn't answer is left to SPDK's own timeouts, unless they have run out.
+// doesn't answer is left to SPDK's own timeouts, unless they have run out. A standby keeps them while a guest is connected to nothing else: a raid
+// that loses its last leg takes the namespace away.
 func (p *planner) dropLegs(a Assembly) {
+	if a.Number != p.volume.Assembly.Number && p.volume.OnStandby() != nil {
+		return
+	}
 	host := p.seen.Nodes[a.RaidHost]
 	if host.Err != nil {
 		return
