@@ -56,7 +56,9 @@ func (s *Server) stage(ctx context.Context, id, path string, a access) error {
 	if !v.Fits(device.SizeBytes) {
 		return fmt.Errorf("%w: device %s has %d bytes, the record says %d; nothing was written to it", volume.ErrPrecondition, device.Path, device.SizeBytes, v.SizeBytes)
 	}
-	readOnly := a.readOnly || v.Publication(s.name).ReadOnly
+	p := v.Publication(s.name)
+	readOnly := a.readOnly || !p.Writes()
+	a.shared = a.shared || p.Mode == volume.AccessMultiNodeReaderOnly
 	if a.block {
 		return s.fabrics.SetReadOnly(ctx, v.NQN(), v.UUID, readOnly)
 	}
