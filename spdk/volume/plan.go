@@ -158,6 +158,18 @@ func PlanStandby(v *Volume, seen Observed) Steps {
 	return p.steps
 }
 
+// PlanTargets says what is to be done for the targets that are there to allow the hosts on record and no others.
+func PlanTargets(v *Volume, seen Observed) Steps {
+	p := planner{volume: v, seen: seen}
+	for _, a := range v.Running() {
+		host, ok := p.view(a.RaidHost)
+		if ok && host.Raid != nil && host.Raid.Online && host.Target != nil && !slices.Equal(host.Target.Hosts, v.HostNQNs()) {
+			p.do(ExportTarget, a.RaidHost, "")
+		}
+	}
+	return p.steps
+}
+
 // PlanReplicas says what is to be done about the lvols of a volume that a node service owns: what runs is the owner's.
 func PlanReplicas(v *Volume, seen Observed) Steps {
 	p := planner{volume: v, seen: seen}
@@ -329,8 +341,12 @@ func (p *planner) attachLegs(a Assembly, host NodeView) bool {
 }
 
 // dropLegs takes replicas that are no source out of an assembly, and detaches them: what comes back is attached anew. One whose node
-// doesn't answer is left to SPDK's own timeouts, unless they have run out.
+// doesn't answer is left to SPDK's own timeouts, unless they have run out. A standby keeps them while a guest is connected to nothing else: a raid
+// that loses its last leg takes the namespace away.
 func (p *planner) dropLegs(a Assembly) {
+	if a.Number != p.volume.Assembly.Number && p.volume.OnStandby() != nil {
+		return
+	}
 	host := p.seen.Nodes[a.RaidHost]
 	if host.Err != nil {
 		return
