@@ -121,3 +121,31 @@ func TestOwnershipPassesOn(t *testing.T) {
 		t.Fatalf("nobody is left: %+v", v)
 	}
 }
+
+func TestTargetsAloneFollowThePublications(t *testing.T) {
+	v := shared()
+	target := &TargetView{Complete: true, Hosts: []string{HostNQN("a"), HostNQN("lost")}}
+	raid := &RaidView{Online: true}
+	steps := PlanTargets(v, Observed{Nodes: map[string]NodeView{"n1": {Raid: raid, Target: target}, "n2": {Raid: raid}}})
+	if want := []Action{{Kind: ExportTarget, Node: "n1"}}; !slices.Equal(steps.Now, want) || len(steps.Blocked) > 0 {
+		t.Errorf("got %+v, want %v", steps, want)
+	}
+}
+
+// A raid that loses its last leg takes the namespace away from under a guest that has no other path.
+func TestStandbyKeepsItsLegsForAGuestThatHasNothingElse(t *testing.T) {
+	v := shared()
+	v.Replicas = []Replica{{ID: "r", Node: "n3", State: ReplicaOutOfSync}}
+	seen := Observed{Nodes: map[string]NodeView{
+		"n2": {Raid: &RaidView{Online: true, Legs: []string{"r"}}, Legs: map[string]LegView{"r": {Bdev: "x"}}, Target: &TargetView{Complete: true, Held: true, Hosts: v.HostNQNs()}},
+		"n3": {},
+	}}
+	eject := Action{Kind: EjectLeg, Node: "n2", Replica: "r"}
+	if steps := PlanStandby(v, seen); !slices.Contains(steps.Now, eject) {
+		t.Errorf("its guest has another path: %+v", steps)
+	}
+	v.Assembly.Leaving = true
+	if steps := PlanStandby(v, seen); slices.Contains(steps.Now, eject) {
+		t.Errorf("its guest has none: %+v", steps)
+	}
+}
