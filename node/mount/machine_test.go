@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,9 @@ type machine struct {
 	mounts []string // lines of mountinfo
 	// do answers for a command that is named; others succeed in silence.
 	do map[string]func(args []string) (output string, status int)
+	// stdin is what the last command was given.
+	stdin string
+	env   []string
 }
 
 func newMachine(t *testing.T) (*machine, *Mounter) {
@@ -147,6 +151,22 @@ type command struct {
 	k    *machine
 	name string
 	args []string
+}
+
+func (c *command) SetStdin(in io.Reader) {
+	b, err := io.ReadAll(in)
+	if err != nil {
+		c.k.t.Error(err)
+	}
+	c.k.mu.Lock()
+	defer c.k.mu.Unlock()
+	c.k.stdin = string(b)
+}
+
+func (c *command) SetEnv(env []string) {
+	c.k.mu.Lock()
+	defer c.k.mu.Unlock()
+	c.k.env = env
 }
 
 func (c *command) CombinedOutput() ([]byte, error) {

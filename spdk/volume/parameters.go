@@ -23,6 +23,7 @@ const (
 	ParamStandby            = "standby"
 	ParamReplaceAfter       = "replaceAfter"
 	ParamAccess             = "access"
+	ParamEncryption         = "encryption"
 )
 
 // Limits and defaults of parameters.
@@ -57,6 +58,8 @@ type Parameters struct {
 	ReplaceAfter time.Duration `json:"replaceAfter"`
 	// Access is from where the volume may be used.
 	Access Access `json:"access,omitempty"`
+	// Encryption is what the host does to what it writes.
+	Encryption Encryption `json:"encryption,omitempty"`
 }
 
 func (p Parameters) clone() Parameters {
@@ -67,12 +70,13 @@ func (p Parameters) clone() Parameters {
 // Equal says whether two sets of parameters ask for the same volume.
 func (p Parameters) Equal(q Parameters) bool {
 	return p.Replicas == q.Replicas && p.Thin == q.Thin && p.LvStore == q.LvStore && p.FSType == q.FSType &&
-		p.Budgets == q.Budgets && p.Standby == q.Standby && p.Access.orDefault() == q.Access.orDefault() && p.ReplaceAfter == q.ReplaceAfter && maps.Equal(p.NodeSelector, q.NodeSelector)
+		p.Budgets == q.Budgets && p.Standby == q.Standby && p.Access.orDefault() == q.Access.orDefault() &&
+		p.SameEncryption(q.Encryption) && p.ReplaceAfter == q.ReplaceAfter && maps.Equal(p.NodeSelector, q.NodeSelector)
 }
 
 // ParseParameters validates StorageClass parameters. An error names the key, the value and what it may be.
 func ParseParameters(raw map[string]string) (Parameters, error) {
-	p := Parameters{Replicas: DefaultReplicas, Thin: true, FSType: DefaultFSType, Budgets: timeouts.DefaultBudgets(), Standby: true, ReplaceAfter: DefaultReplaceAfter, Access: AccessAnywhere}
+	p := Parameters{Replicas: DefaultReplicas, Thin: true, FSType: DefaultFSType, Budgets: timeouts.DefaultBudgets(), Standby: true, ReplaceAfter: DefaultReplaceAfter, Access: AccessAnywhere, Encryption: EncryptionNone}
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
 		if err := p.set(key, raw[key]); err != nil {
 			return Parameters{}, fmt.Errorf("parameter %s=%q: %w", key, raw[key], err)
@@ -124,6 +128,10 @@ func (p *Parameters) set(key, value string) error {
 		if p.Access = Access(value); p.Access != AccessAnywhere && p.Access != AccessZone {
 			return fmt.Errorf("must be %s or %s", AccessAnywhere, AccessZone)
 		}
+	case ParamEncryption:
+		if p.Encryption = Encryption(value); p.Encryption != EncryptionNone && p.Encryption != EncryptionLUKS2 {
+			return fmt.Errorf("must be %s or %s", EncryptionNone, EncryptionLUKS2)
+		}
 	default:
 		if !strings.HasPrefix(key, reservedPrefix) {
 			return fmt.Errorf("no such parameter; there are %s", strings.Join(knownParameters(), ", "))
@@ -136,7 +144,7 @@ func (p *Parameters) set(key, value string) error {
 func ValidFSType(s string) bool { return s == "ext4" || s == "xfs" }
 
 func knownParameters() []string {
-	return []string{ParamReplicas, ParamThin, ParamLvStore, ParamNodeSelector, ParamFSType, ParamReplicaStallBudget, ParamTargetLossBudget, ParamStandby, ParamReplaceAfter, ParamAccess}
+	return []string{ParamReplicas, ParamThin, ParamLvStore, ParamNodeSelector, ParamFSType, ParamReplicaStallBudget, ParamTargetLossBudget, ParamStandby, ParamReplaceAfter, ParamAccess, ParamEncryption}
 }
 
 // parseSelector reads "key=value,key=value".
