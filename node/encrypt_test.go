@@ -53,13 +53,6 @@ func (b *bench) content(id string) []byte {
 	return all
 }
 
-func (b *bench) setHeader(id string, state volume.FileSystemState) {
-	b.t.Helper()
-	v := b.Record(id)
-	v.FileSystem.LUKS = state
-	b.must(b.Store.Update(b.t.Context(), v))
-}
-
 func (b *bench) wantUsed(id string) {
 	b.t.Helper()
 	b.must(b.stage(id))

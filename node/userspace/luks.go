@@ -9,6 +9,7 @@ import (
 	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -71,9 +72,7 @@ func newHeader(passphrase []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range key {
-		head[offKey+i] = key[i] ^ derived[i]
-	}
+	subtle.XORBytes(head[offKey:offMAC], key, derived)
 	copy(head[offMAC:], keyMAC(key))
 	return head, nil
 }
@@ -87,9 +86,7 @@ func openHeader(head, passphrase []byte) (cipher.Block, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range key {
-		key[i] ^= head[offKey+i]
-	}
+	subtle.XORBytes(key, key, head[offKey:offMAC])
 	if !hmac.Equal(head[offMAC:offMAC+sha256.Size], keyMAC(key)) {
 		return nil, mount.ErrPassphrase
 	}
