@@ -62,6 +62,22 @@ func (c *claim) move() {
 	}
 }
 
+// restartNode kills the node service and returns when its successor answers.
+func (s *suite) restartNode(t *testing.T) {
+	t.Helper()
+	must(t, s.KillNode(t.Context()))
+	must(t, s.StartNode(t.Context()))
+	for end := time.Now().Add(stack.Patience); ; time.Sleep(100 * time.Millisecond) {
+		_, err := s.Node.NodeGetInfo(t.Context(), &csi.NodeGetInfoRequest{})
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+}
+
 func newEncrypted(t *testing.T, s *suite, fsType string) *claim {
 	t.Helper()
 	c, err := s.Claim(t.Context(), stack.ClaimSpec{
@@ -102,8 +118,7 @@ func TestEncryptedFileSystemLivesOnTheKernel(t *testing.T) {
 			if err != nil || stats.GetUsage()[0].GetUsed() < 32<<20 {
 				t.Errorf("statistics: %v, %v", stats, err)
 			}
-			must(t, s.KillNode(t.Context())) // what is open is its successor's
-			must(t, s.StartNode(t.Context()))
+			s.restartNode(t) // what is open is its successor's
 			c.unpublish()
 			c.wantReplicasWithPlaintext(false)
 			c.delete()
