@@ -40,6 +40,9 @@ func newMachine(t *testing.T) (*machine, *Mounter) {
 	m := New(Options{Exec: k, MountInfo: k.mountInfo, SysRoot: t.TempDir()})
 	m.number = func(device string) (int, int, error) {
 		var n int
+		if _, err := fmt.Sscanf(device, "/dev/dm-%d", &n); err == nil {
+			return 254, n, nil
+		}
 		if _, err := fmt.Sscanf(device, "/dev/nvme%dn1", &n); err != nil {
 			return 0, 0, fmt.Errorf("%w: %s is not a block device", ErrInvalid, device)
 		}
@@ -95,6 +98,9 @@ func (k *machine) mount(args []string) (string, int) {
 		number, root := "8:1", from
 		if strings.HasPrefix(from, "/dev/") {
 			number, root = "0:6", strings.TrimPrefix(from, "/dev")
+			if strings.HasPrefix(root, "/dm-") && !slices.Contains(args, "--no-canonicalize") {
+				root = "/mapper/name-of-" + root[1:] // as mount(8) does
+			}
 		}
 		k.line(at, root, number, "ext4", "/dev/sda1", "rw", "rw")
 	default:

@@ -139,6 +139,7 @@ func TestEncryptedRawBlockLivesOnTheKernel(t *testing.T) {
 	if got := s.bytes(t, "cat /sys/dev/block/$(stat -c '%Hr:%Lr' "+c.Pod+")/size | awk '{print $1*512}'"); got != online {
 		t.Errorf("the pod's device has %d bytes", got)
 	}
+	s.restartNode(t)
 	c.unpublish()
 	c.publish()
 	s.wantSum(t, c.Pod, sum)
