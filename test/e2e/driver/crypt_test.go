@@ -136,7 +136,7 @@ func TestEncryptedRawBlockLivesOnTheKernel(t *testing.T) {
 	s.guest(t, write)
 	c.standby()
 	c.expand(online, true)
-	if got := s.bytes(t, "cat /sys/dev/block/$(stat -c '%Hr:%Lr' "+c.Pod+")/size | awk '{print $1*512}'"); got != online {
+	if got := s.bytes(t, "blockdev --getsize64 "+c.Pod); got != online {
 		t.Errorf("the pod's device has %d bytes", got)
 	}
 	s.restartNode(t)
