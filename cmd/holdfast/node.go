@@ -30,6 +30,7 @@ const defaultMaxVolumes = 256
 type nodeOptions struct {
 	name, zone, endpoint, config, store, stateDir, machineID string
 	maxVolumes                                               int64
+	keySlotMiB                                               int
 }
 
 func nodeCommand() *cobra.Command {
@@ -49,6 +50,7 @@ func nodeCommand() *cobra.Command {
 	flags.StringVar(&o.stateDir, "state-dir", "/var/lib/holdfast/node", "directory for what this node has attached")
 	flags.StringVar(&o.machineID, "machine-id-file", "/etc/machine-id", "file that tells this machine from others of the same name")
 	flags.Int64Var(&o.maxVolumes, "max-volumes-per-node", defaultMaxVolumes, "how many volumes may be published to this machine; 0 is no limit")
+	flags.IntVar(&o.keySlotMiB, "key-slot-memory", mount.DefaultKeySlotMiB, "memory in MiB that it takes to try a passphrase of a volume that is encrypted here, 1 to 1024; less only for passphrases that were generated at random")
 	for _, required := range []string{"node-id", "store"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {
 			panic(err) // the flag was defined above
@@ -58,6 +60,9 @@ func nodeCommand() *cobra.Command {
 }
 
 func runNode(ctx context.Context, o nodeOptions) error {
+	if o.keySlotMiB < 1 || o.keySlotMiB > 1024 {
+		return fmt.Errorf("--key-slot-memory %d: give 1 to 1024 MiB", o.keySlotMiB)
+	}
 	config, err := driver.LoadConfig(o.config)
 	if err != nil {
 		return err
@@ -75,9 +80,9 @@ func runNode(ctx context.Context, o nodeOptions) error {
 	if err := register(ctx, store, o.name, o.machineID); err != nil {
 		return err
 	}
-	host, mounter := nvmeof.New(nvmeof.Options{}), mount.New(mount.Options{})
+	host, mounter := nvmeof.New(nvmeof.Options{}), mount.New(mount.Options{KeySlotMiB: o.keySlotMiB})
 	server, err := node.New(node.Options{
-		Name: o.name, Zone: cmp.Or(o.zone, config.ZoneOf(o.name)), Store: store, Cluster: cluster, Fabrics: host, FileSystems: mounter, Mounts: mounter,
+		Name: o.name, Zone: cmp.Or(o.zone, config.ZoneOf(o.name)), Store: store, Cluster: cluster, Fabrics: host, FileSystems: mounter, Encryption: mounter, Mounts: mounter,
 		StateDir: o.stateDir, Clock: clock.RealClock{}, MaxVolumes: o.maxVolumes,
 	})
 	if err != nil {
