@@ -96,7 +96,7 @@ func (w *watcher) readyStandby(ctx context.Context, wv *watchedVolume, v *volume
 	case v.Standby != nil:
 		return w.finishStandby(ctx, wv, v)
 	}
-	return w.makeStandby(ctx, wv, v, v.MoveTo)
+	return w.makeStandby(ctx, wv, v, v.MoveTo, true)
 }
 
 // switching is a switch on its way.
