@@ -51,7 +51,9 @@ type VolumeSpec struct {
 	// +kubebuilder:validation:Minimum=0
 	GrowingFrom int64      `json:"growingFrom,omitempty"`
 	Parameters  Parameters `json:"parameters"`
-	Phase       Phase      `json:"phase"`
+	// Modified: mutable parameters are other than those that the volume was created with.
+	Modified bool  `json:"modified,omitempty"`
+	Phase    Phase `json:"phase"`
 	// +kubebuilder:validation:MaxItems=64
 	Replicas []Replica `json:"replicas,omitempty"`
 	// Publications are the nodes that may use the volume.
@@ -128,6 +130,29 @@ type Parameters struct {
 	// ReplaceAfter is how long a lost replica may stay away before another takes its place.
 	ReplaceAfter metav1.Duration `json:"replaceAfter"`
 	Access       Access          `json:"access,omitempty"`
+	// MkfsOptions are given to mkfs besides the driver's own.
+	MkfsOptions []string `json:"mkfsOptions,omitempty"`
+	// ReservedBlocksPercent is how much of an ext4 only root may use.
+	// +kubebuilder:validation:Minimum=0
+	ReservedBlocksPercent int64 `json:"reservedBlocksPercent,omitempty"`
+	// TrimInterval is how often what is free in the file system is discarded.
+	TrimInterval *metav1.Duration `json:"trimInterval,omitempty"`
+	// Limits bound the hosts' I/O.
+	Limits *Limits `json:"limits,omitempty"`
+}
+
+// Limits bound what the hosts of a volume may do with it, in each second; none is no limit.
+type Limits struct {
+	// IOPS is reads and writes together.
+	// +kubebuilder:validation:Minimum=0
+	IOPS int64 `json:"iops,omitempty"`
+	// Bandwidth is bytes read and written together.
+	// +kubebuilder:validation:Minimum=0
+	Bandwidth int64 `json:"bandwidth,omitempty"`
+	// +kubebuilder:validation:Minimum=0
+	ReadBandwidth int64 `json:"readBandwidth,omitempty"`
+	// +kubebuilder:validation:Minimum=0
+	WriteBandwidth int64 `json:"writeBandwidth,omitempty"`
 }
 
 // Budgets bound what a failure may cost.
@@ -190,15 +215,17 @@ type Content struct {
 
 // SnapshotWish asks the owner of a volume to take a snapshot of it.
 type SnapshotWish struct {
-	Snapshot   string            `json:"snapshot"`
-	UUID       UUID              `json:"uuid"`
-	Replicas   []SnapshotReplica `json:"replicas,omitempty"`
-	State      WishState         `json:"state"`
-	Assembly   int64             `json:"assembly,omitempty"`
-	Taken      []ReplicaID       `json:"taken,omitempty"`
-	TakenAt    Time              `json:"takenAt,omitempty"`
-	FileSystem *FileSystem       `json:"fileSystem,omitempty"`
-	Reason     string            `json:"reason,omitempty"`
+	Snapshot string            `json:"snapshot"`
+	UUID     UUID              `json:"uuid"`
+	Replicas []SnapshotReplica `json:"replicas,omitempty"`
+	// SizeBytes is what the volume and all these replicas have.
+	SizeBytes  int64       `json:"sizeBytes"`
+	State      WishState   `json:"state"`
+	Assembly   int64       `json:"assembly,omitempty"`
+	Taken      []ReplicaID `json:"taken,omitempty"`
+	TakenAt    Time        `json:"takenAt,omitempty"`
+	FileSystem *FileSystem `json:"fileSystem,omitempty"`
+	Reason     string      `json:"reason,omitempty"`
 }
 
 // VolumeStatus is what is shown of a volume.
