@@ -32,6 +32,7 @@ type Server struct {
 	locks     volume.Locks
 	carer     carer
 	sights    sights
+	display   Display
 }
 
 // Options are what a Server is made of.
@@ -41,6 +42,8 @@ type Options struct {
 	Clock   clock.PassiveClock
 	// ThinOvercommit is how many times its size an lvstore may be promised: 1 promises nothing that is not there.
 	ThinOvercommit float64
+	// Display shows people how things are; nil is none.
+	Display Display
 }
 
 // New returns a Server that knows what the store has on record. From then on it alone places replicas.
@@ -49,7 +52,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		store: o.Store, cluster: o.Cluster, converger: converge.New(o.Cluster), clock: o.Clock,
 		inventory: newInventory(o.Cluster, o.Clock), ledger: newLedger(o.ThinOvercommit),
 		carer:  carer{memory: map[string]map[string]volume.Steady{}, downSince: map[string]time.Time{}},
-		sights: sights{asking: make(chan struct{}, 1)},
+		sights: sights{asking: make(chan struct{}, 1)}, display: o.Display,
 	}
 	volumes, err := o.Store.List(ctx, "", 0)
 	if err != nil {
@@ -205,12 +208,15 @@ func (s *Server) tidy(ctx context.Context, v *volume.Volume) (*volume.Volume, er
 	})
 }
 
-// SweepEvery sweeps until ctx ends, interval after interval, and not so often that reading the records becomes its main work.
+// SweepEvery sweeps, and shows how things are, until ctx ends, interval after interval, and not so often that reading the records becomes its main work.
 func (s *Server) SweepEvery(ctx context.Context, c clock.WithTicker, interval time.Duration) {
 	for {
 		begin := c.Now()
 		if err := s.sweepWithin(ctx, sweepLimit); err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Info("Unfinished work is left", "err", err)
+		}
+		if err := s.show(ctx, sweepLimit); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Info("How things are can't be shown", "err", err)
 		}
 		timer := c.NewTimer(max(interval, c.Since(begin)))
 		select {

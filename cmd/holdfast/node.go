@@ -28,9 +28,10 @@ const closeTimeout = 10 * time.Second
 const defaultMaxVolumes = 256
 
 type nodeOptions struct {
-	name, zone, endpoint, config, store, stateDir, machineID string
-	maxVolumes                                               int64
-	keySlotMiB                                               int
+	driver.Source
+	name, zone, endpoint, stateDir, machineID string
+	maxVolumes                                int64
+	keySlotMiB                                int
 }
 
 func nodeCommand() *cobra.Command {
@@ -45,8 +46,7 @@ func nodeCommand() *cobra.Command {
 	flags.StringVar(&o.name, "node-id", "", "name of this machine, unique in the cluster (required)")
 	flags.StringVar(&o.zone, "zone", "", "failure domain of this machine; default is that of the SPDK node on it, if there is one")
 	flags.StringVar(&o.endpoint, "endpoint", "unix:///run/holdfast/node.sock", "Unix socket to serve CSI on")
-	flags.StringVar(&o.config, "config", "/etc/holdfast/config.yaml", "configuration file")
-	flags.StringVar(&o.store, "store", "", "where the records are: unix:///path or tls://host:port of a served store, or bolt:///path (required)")
+	addSource(flags, &o.Source, "", "where the records are: kube, unix:///path or tls://host:port of a served store, or bolt:///path (required)")
 	flags.StringVar(&o.stateDir, "state-dir", "/var/lib/holdfast/node", "directory for what this node has attached")
 	flags.StringVar(&o.machineID, "machine-id-file", "/etc/machine-id", "file that tells this machine from others of the same name")
 	flags.Int64Var(&o.maxVolumes, "max-volumes-per-node", defaultMaxVolumes, "how many volumes may be published to this machine; 0 is no limit")
@@ -63,37 +63,36 @@ func runNode(ctx context.Context, o nodeOptions) error {
 	if o.keySlotMiB < 1 || o.keySlotMiB > 1024 {
 		return fmt.Errorf("--key-slot-memory %d: give 1 to 1024 MiB", o.keySlotMiB)
 	}
-	config, err := driver.LoadConfig(o.config)
+	o.Owner = o.name
+	opened, err := o.Open(ctx)
 	if err != nil {
 		return err
 	}
-	cluster, closeCluster, err := config.Cluster(nil)
-	if err != nil {
-		return err
-	}
-	defer closeCluster()
-	store, closeStore, err := config.OpenStore(o.store)
-	if err != nil {
-		return err
-	}
-	defer closeStore()
+	defer opened.Close()
+	store := opened.Store
 	if err := register(ctx, store, o.name, o.machineID); err != nil {
 		return err
 	}
 	host, mounter := nvmeof.New(nvmeof.Options{}), mount.New(mount.Options{KeySlotMiB: o.keySlotMiB})
 	server, err := node.New(node.Options{
-		Name: o.name, Zone: cmp.Or(o.zone, config.ZoneOf(o.name)), Store: store, Cluster: cluster, Fabrics: host, FileSystems: mounter, Encryption: mounter, Mounts: mounter,
+		Name: o.name, Zone: cmp.Or(o.zone, opened.Config.ZoneOf(o.name)), Store: store, Cluster: opened.Cluster, Fabrics: host, FileSystems: mounter, Encryption: mounter, Mounts: mounter,
 		StateDir: o.stateDir, Clock: clock.RealClock{}, MaxVolumes: o.maxVolumes,
 	})
 	if err != nil {
 		return err
 	}
 	watching, stopWatching := context.WithCancel(ctx)
-	watched := make(chan error, 1)
+	watched, changed := make(chan error, 1), make(chan error, 1)
 	go func() { watched <- server.Watch(watching) }()
-	err = driver.Serve(ctx, o.endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Node: server})
+	serving, stopServing := context.WithCancel(ctx)
+	go func() {
+		defer stopServing()
+		changed <- opened.WatchNodes(serving, clock.RealClock{})
+	}()
+	err = driver.Serve(serving, o.endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Node: server})
+	stopServing()
 	stopWatching()
-	err = errors.Join(err, <-watched)
+	err = errors.Join(err, <-changed, <-watched)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	for _, closer := range []func(context.Context) error{mounter.Close, host.Close} {
