@@ -221,7 +221,7 @@ func exampleArgs(c corev1.Container) []string {
 func TestSidecarsWaitLongerThanTheDriverTakes(t *testing.T) {
 	pod, _ := workloads(t, "full")
 	for _, c := range pod.Containers {
-		if strings.HasPrefix(c.Name, "csi-") && (!slices.Contains(c.Args, "--timeout=150s") || !slices.Contains(c.Args, "--leader-election")) {
+		if strings.HasPrefix(c.Name, "csi-") && !slices.Contains(c.Args, "--timeout=150s") {
 			t.Errorf("%s has arguments %v", c.Name, c.Args)
 		}
 	}

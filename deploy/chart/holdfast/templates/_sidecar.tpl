@@ -1,7 +1,7 @@
 {{/*
 A sidecar of the controller: dict "root" . "name" "csi-attacher" "image" .Values.images.attacher "args" (list ...) "env" (list ...).
---timeout is line 7 of the timeout policy (spdk/timeouts: Sidecar), longer than any call to the driver takes. There is no probe: a sidecar waits
-for its driver before it serves anything, and ends by itself when it loses the driver's socket or its lease.
+--timeout is line 7 of the timeout policy (spdk/timeouts: Sidecar), longer than any call to the driver takes. There is neither election nor probe: a
+sidecar waits for its driver's socket, which only the controller that holds the lease opens, and ends by itself when it loses it.
 */}}
 {{- define "holdfast.sidecar" -}}
 - name: {{ .name }}
@@ -10,8 +10,6 @@ for its driver before it serves anything, and ends by itself when it loses the d
   args:
     - --csi-address=/csi/csi.sock
     - --timeout=150s
-    - --leader-election
-    - --leader-election-namespace={{ .root.Release.Namespace }}
     - --v={{ .root.Values.controller.verbosity }}
     {{- range .args }}
     - {{ . }}
