@@ -176,7 +176,7 @@ func (s *Server) targetAt(v *volume.Volume, raidHost string) (nvmeof.Target, err
 		NQN: v.NQN(), NSUUID: v.UUID, Paths: []nvmeof.Path{{Address: host.NVMf.String()}},
 		HostNQN: hostNQN, HostID: volume.HostID(hostNQN),
 		KeepAliveSec: int(values.Host.KeepAlive.Seconds()), ReconnectDelaySec: int(values.Host.ReconnectDelay.Seconds()),
-		CtrlLossSec: int(values.Host.CtrlLoss.Seconds()),
+		CtrlLossSec: int(values.Host.CtrlLoss.Seconds()), IOQueues: timeouts.HostQueues,
 	}, nil
 }
 

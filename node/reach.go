@@ -94,12 +94,21 @@ func (wv *watchedVolume) excuse(now time.Time) {
 	}
 }
 
-// blind says that a raid host is to be left which has lost sight of all good legs while the standby sees one: its raid is about to lose
-// its last leg, and the host its namespace. It acknowledges nothing meanwhile, and tells which legs it had when the host has left it.
+// blind says that a raid host is to be left which has lost sight of all its legs while the standby sees a good one: its raid is about to lose
+// its last leg, and the host its namespace. It acknowledges nothing meanwhile, and tells which legs it had when the host has left it. One
+// that still has a leg that was rebuilt, and isn't good on record yet, goes on with that, and no other leg has what it writes from then on.
 func (w *watcher) blind(ctx context.Context, v *volume.Volume, seen watchedNode) loss {
 	legs, _ := converge.LegHealth(v, *v.Assembly, seen.health)
-	if v.Standby == nil || !v.Standby.Running || slices.ContainsFunc(v.GoodLegs(*v.Assembly), func(id string) bool { return legs[id].Connected }) || !w.standbySees(ctx, v) {
+	if v.Standby == nil || !v.Standby.Running || seesALeg(v, legs) || !w.standbySees(ctx, v) {
 		return loss{}
 	}
 	return loss{why: "it has lost sight of every good leg", asked: true, address: w.address(v.Assembly.RaidHost)}
+}
+
+// seesALeg says whether a raid has a leg that it may go on with alone.
+func seesALeg(v *volume.Volume, legs map[string]volume.LegHealth) bool {
+	good := v.GoodLegs(*v.Assembly)
+	return slices.ContainsFunc(v.Assembly.Legs, func(id string) bool {
+		return legs[id].Connected && (legs[id].Member || slices.Contains(good, id))
+	})
 }

@@ -208,7 +208,10 @@ func (s *Server) format(ctx context.Context, v *volume.Volume, device nvmeof.Dev
 	if _, err := s.recordFileSystem(ctx, v.ID, volume.FileSystem{Type: fsType, State: volume.FileSystemMaking}); err != nil {
 		return nil, err
 	}
-	if err := s.fs.Format(ctx, device.Path, mount.FormatOptions{FSType: fsType, Unfinished: unfinished}); err != nil {
+	if err := v.Parameters.CheckMkfs(fsType); err != nil {
+		return nil, fmt.Errorf("%w: %w", volume.ErrPrecondition, err)
+	}
+	if err := s.fs.Format(ctx, device.Path, mount.FormatOptions{FSType: fsType, Args: v.Parameters.MkfsArgs(fsType), Unfinished: unfinished}); err != nil {
 		return nil, err
 	}
 	klog.FromContext(ctx).V(2).Info("Volume formatted", "volumeID", v.ID, "fsType", fsType)

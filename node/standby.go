@@ -35,7 +35,14 @@ func (w *watcher) keepStandby(ctx context.Context, wv *watchedVolume, v *volume.
 	case v.Standby == nil:
 		_, err := w.makeStandby(ctx, wv, v, "")
 		return err
-	case !wantsStandby(v) || stale(v) || w.standbyLost(v):
+	case wantsStandby(v) && w.standbyLost(v): // a new one at once: the rebuild that comes first otherwise may wait for the same node
+		v, err := w.dropStandby(ctx, wv, v)
+		if err != nil || v.GrowingFrom > 0 {
+			return err
+		}
+		_, err = w.makeStandby(ctx, wv, v, "")
+		return err
+	case !wantsStandby(v) || stale(v):
 		_, err := w.dropStandby(ctx, wv, v)
 		return err
 	case !w.standbyReady(wv, v):
@@ -116,6 +123,7 @@ func (w *watcher) makeStandby(ctx context.Context, wv *watchedVolume, v *volume.
 // finishStandby makes what is on record of the standby and connects this machine's path to it.
 func (w *watcher) finishStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume) (*volume.Volume, error) {
 	host := v.Standby.RaidHost
+	wv.readLimitsAgain()
 	release, err := w.makes.take(ctx)
 	if err != nil {
 		return nil, err

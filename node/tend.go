@@ -43,6 +43,9 @@ func (w *watcher) tendIfDue(ctx context.Context, wv *watchedVolume, l loss) {
 	select {
 	case wv.tending <- struct{}{}:
 	default:
+		if wv.interrupt != nil {
+			wv.interrupt() // the raid host is left with the next look
+		}
 		wv.mu.Unlock()
 		return
 	}
@@ -60,8 +63,11 @@ func (w *watcher) tendIfDue(ctx context.Context, wv *watchedVolume, l loss) {
 	})
 }
 
-// tendCalmly tends a volume that works meanwhile, when there is a slot and none leaves its raid host.
+// tendCalmly tends a volume that works meanwhile, when there is a slot and none leaves its raid host. It is interrupted if the raid host turns
+// out to be lost: a rebuild may wait long for a leg that can't be attached.
 func (w *watcher) tendCalmly(ctx context.Context, wv *watchedVolume) {
+	ctx, interrupt := context.WithCancel(ctx)
+	defer interrupt()
 	release, err := w.calm.take(ctx)
 	if err == nil {
 		defer release()
@@ -72,6 +78,7 @@ func (w *watcher) tendCalmly(ctx context.Context, wv *watchedVolume) {
 	if mayBegin {
 		select {
 		case wv.tending <- struct{}{}:
+			wv.interrupt = interrupt
 		default:
 			mayBegin = false
 		}
@@ -80,8 +87,11 @@ func (w *watcher) tendCalmly(ctx context.Context, wv *watchedVolume) {
 	if !mayBegin {
 		return
 	}
-	defer func() { <-wv.tending }()
 	w.tendOnce(ctx, wv, loss{})
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	wv.interrupt = nil
+	<-wv.tending
 }
 
 // hold waits until nobody tends the volume and keeps it so until release is called.
@@ -101,6 +111,9 @@ func (wv *watchedVolume) wants() bool {
 		return false
 	}
 	if v.Assembly.Held || v.MoveTo != "" || v.GrowingFrom > 0 || len(v.Retired) > 0 || wv.seen == 0 || !wv.unreachedSince.IsZero() {
+		return true
+	}
+	if wv.limits == nil || *wv.limits != v.Parameters.Limits || len(v.InState(volume.ReplicaInSync)) > v.Parameters.Replicas {
 		return true
 	}
 	if len(v.InState(volume.ReplicaOutOfSync, volume.ReplicaRemoving)) > 0 {
@@ -167,18 +180,25 @@ func (w *watcher) tend(ctx context.Context, wv *watchedVolume, l loss) error {
 		return w.switchOver(ctx, wv, v, l)
 	case v.Assembly.Held:
 		return w.resumeSwitch(ctx, wv, v)
-	case v.MoveTo != "" && len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) == 0:
-		return w.move(ctx, wv, v)
+	}
+	var moveErr error
+	if v.MoveTo != "" && len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) == 0 {
+		if moveErr = w.move(ctx, wv, v); moveErr == nil {
+			return nil
+		}
+		if v, err = w.server.get(ctx, wv.id); err != nil || v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Held || v.Assembly.Stopping {
+			return errors.Join(moveErr, err)
+		}
 	}
 	v, growErr := w.grow(ctx, wv, v)
 	if v == nil {
-		return growErr
+		return errors.Join(moveErr, growErr)
 	}
 	v, healErr := w.heal(ctx, wv, v)
 	if v == nil {
-		return errors.Join(growErr, healErr)
+		return errors.Join(moveErr, growErr, healErr)
 	}
-	return errors.Join(growErr, healErr, w.reconnect(ctx, wv, v), w.keepStandby(ctx, wv, v))
+	return errors.Join(moveErr, growErr, healErr, w.reconnect(ctx, wv, v), w.keepStandby(ctx, wv, v))
 }
 
 // remember keeps the record as it was just read or written.
@@ -255,6 +275,7 @@ func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Vo
 	}
 	defer release()
 	wv.settle(w.clock.Now()) // what was in doubt is on record now
+	wv.readLimitsAgain()
 	err = w.converger.Run(ctx, v, w.down()...)
 	var blocked *converge.BlockedError
 	if !errors.As(err, &blocked) || blocked.Waits(v.Assembly.RaidHost) {
@@ -286,15 +307,20 @@ func (w *watcher) heal(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 	if w.mayRebuild(v.Assembly.RaidHost) {
 		begin, _ = volume.NextRebuild(v, seen, w.clock.Now())
 	}
-	surplus := v.Surplus()
-	if begin == "" && gone.Empty() && len(surplus) == 0 {
+	wv.sawLimits(v, seen)
+	if len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) == 0 && volume.NeedsSlots(v, seen) {
+		return nil, errors.Join(runErr, w.widen(ctx, wv, v, seen))
+	}
+	zone := w.server.cluster.Zone
+	if begin == "" && gone.Empty() && len(v.Surplus(seen, zone)) == 0 {
 		v, err := w.giveUpRebuild(ctx, wv, v, runErr)
 		return v, errors.Join(runErr, err)
 	}
 	v, err := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
 		gone.Remove(v)
 		now := w.clock.Now().UTC()
-		for _, id := range surplus {
+		for _, id := range v.Surplus(seen, zone) {
+			klog.FromContext(ctx).Info("Replica is not needed any more", "volumeID", v.ID, "replica", id, "node", v.Replica(id).Node, "replicas", v.Parameters.Replicas)
 			v.SetReplicaState(id, volume.ReplicaRemoving, now)
 		}
 		if r := v.Replica(begin); r != nil && r.State == volume.ReplicaOutOfSync && len(v.InState(volume.ReplicaRebuilding)) == 0 {
@@ -352,7 +378,8 @@ func (w *watcher) mayRebuild(host string) bool {
 	return running < maxRebuilds
 }
 
-// move makes the raid host the one that an operator asked for. The volume is healed first while a replica is being rebuilt or suspect.
+// move makes the raid host the one that an operator asked for. The volume is healed first while a replica is being rebuilt or suspect, and
+// goes on being looked after while it can't be moved: what is left of an earlier assembly may be what is in the way.
 func (w *watcher) move(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
 	to := v.MoveTo
 	if _, err := w.server.cluster.Node(to); err != nil || to == v.Assembly.RaidHost {
@@ -362,7 +389,7 @@ func (w *watcher) move(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 		})
 		return err
 	}
-	return w.switchOver(ctx, wv, v, loss{why: "an operator asked for it", asked: true})
+	return w.switchOver(ctx, wv, v, loss{why: "an operator asked for it", asked: true, to: to})
 }
 
 // stale says whether the standby lacks a leg that is in-sync.

@@ -47,8 +47,11 @@ type RaidView struct {
 	Online bool
 	// SizeBytes is 0 unless the raid is online.
 	SizeBytes int64
-	// Legs are the replicas in its slots, one that is being rebuilt included.
-	Legs []string
+	// Slots is how many slots it has, Legs are the replicas in them, one that is being rebuilt included.
+	Slots int
+	Legs  []string
+	// Limits are those in force.
+	Limits Limits
 }
 
 // TargetView is the subsystem that exports the raid.
@@ -75,6 +78,7 @@ const (
 	EjectLeg        Kind = "eject leg"
 	AssembleRaid    Kind = "assemble raid"
 	GrowRaid        Kind = "grow raid"
+	LimitRaid       Kind = "limit raid"
 	DeleteRaid      Kind = "delete raid"
 	ExportTarget    Kind = "export target"
 	UnexportTarget  Kind = "unexport target"
@@ -266,6 +270,9 @@ func (p *planner) bringUp(a Assembly) {
 	if host.Raid.SizeBytes < p.volume.SizeBytes && p.legsGrown(*host.Raid) {
 		p.do(GrowRaid, a.RaidHost, "")
 	}
+	if host.Raid.Limits != p.volume.Parameters.Limits {
+		p.do(LimitRaid, a.RaidHost, "")
+	}
 	want := p.volume.HostNQNs()
 	if t := host.Target; t == nil || !t.Complete || t.Held != a.Held || !slices.Equal(t.Hosts, want) {
 		p.do(ExportTarget, a.RaidHost, "")
@@ -453,43 +460,4 @@ func (p *planner) takeApart(a Assembly) bool {
 		return true
 	}
 	return false
-}
-
-// Finished is what a record still names although it is known to be gone.
-type Finished struct {
-	replicas   []string
-	assemblies []uint32
-}
-
-// Gone returns the removing replicas and the retired assemblies of which nothing was seen, on nodes that answered.
-func Gone(v *Volume, seen Observed) Finished {
-	var f Finished
-	for _, r := range v.InState(ReplicaRemoving) {
-		view, known := seen.Nodes[r.Node]
-		if _, exists := view.Replicas[r.ID]; known && view.Err == nil && !exists {
-			f.replicas = append(f.replicas, r.ID)
-		}
-	}
-	for _, a := range v.Retired {
-		view, known := seen.Nodes[a.RaidHost]
-		if known && view.Err == nil && view.Target == nil && view.Raid == nil && len(view.Legs) == 0 {
-			f.assemblies = append(f.assemblies, a.Number)
-		}
-	}
-	return f
-}
-
-// Empty says that nothing is known to be gone.
-func (f Finished) Empty() bool { return len(f.replicas) == 0 && len(f.assemblies) == 0 }
-
-// Remove takes what is gone off the record.
-func (f Finished) Remove(v *Volume) {
-	gone := func(id string) bool { return slices.Contains(f.replicas, id) }
-	v.Replicas = slices.DeleteFunc(v.Replicas, func(r Replica) bool { return gone(r.ID) })
-	for _, a := range []*Assembly{v.Assembly, v.Standby} {
-		if a != nil {
-			a.Legs = slices.DeleteFunc(a.Legs, gone)
-		}
-	}
-	v.Retired = slices.DeleteFunc(v.Retired, func(a Assembly) bool { return slices.Contains(f.assemblies, a.Number) })
 }

@@ -140,8 +140,10 @@ type Volume struct {
 	// SizeBytes is what the volume offers, or is to offer: a multiple of 4 MiB and of the cluster size of its lvstores. It never shrinks.
 	SizeBytes int64 `json:"sizeBytes"`
 	// GrowingFrom is what everything of the volume surely has while it is being grown to SizeBytes; 0 when that is done.
-	GrowingFrom  int64         `json:"growingFrom,omitempty"`
-	Parameters   Parameters    `json:"parameters"`
+	GrowingFrom int64      `json:"growingFrom,omitempty"`
+	Parameters  Parameters `json:"parameters"`
+	// Modified: mutable parameters are other than those that the volume was created with.
+	Modified     bool          `json:"modified,omitempty"`
 	Phase        Phase         `json:"phase"`
 	Replicas     []Replica     `json:"replicas"`
 	Publications []Publication `json:"publications,omitempty"`

@@ -202,6 +202,8 @@ func (b *bubble) whole(id string) error {
 		return fmt.Errorf("nobody uses it, and it runs: %+v, %+v, %v", v.Assembly, v.Standby, serving)
 	case v.Owner == "":
 		return nil
+	case !v.LimitsInForce(b.Observe(v)):
+		return fmt.Errorf("its limits, %+v, are not in force", v.Parameters.Limits)
 	case v.Assembly == nil || v.Assembly.Held || !slices.Equal(serving, []string{v.Assembly.RaidHost}):
 		return fmt.Errorf("its assembly is %+v, served by %v", v.Assembly, serving)
 	case v.Standby == nil || !v.Standby.Running || len(v.Standby.Legs) != len(good):

@@ -20,7 +20,10 @@ const (
 	// stallBudget is what the targets are started for: the matrix's.
 	stallBudget = 10 * time.Second
 	startLimit  = time.Minute
-	pollPause   = 100 * time.Millisecond
+	// thawLimit bounds a call that ends a fault: a process with one core that has its own disk hang below a leg of its own freezes for 30 s
+	// for each command that times out (docs/spdk.md, 3).
+	thawLimit = 3 * time.Minute
+	pollPause = 100 * time.Millisecond
 	// The disk below the lvstore, and the bdev over it that can be told to answer nothing.
 	disk, faulty, lvstore = "aio0", "EE_aio0", "lvs"
 )
@@ -50,10 +53,10 @@ func (t *target) control(ctx context.Context, what string) error {
 	case "slow", "fast":
 		return t.slow(what == "slow")
 	case "diskhang":
-		return t.call(ctx, "bdev_error_inject_error", map[string]any{"name": faulty, "io_type": "all", "error_type": "pending", "num": 1 << 30})
+		return t.call(ctx, timeouts.RPC, "bdev_error_inject_error", map[string]any{"name": faulty, "io_type": "all", "error_type": "pending", "num": 1 << 30})
 	case "diskok":
-		err := t.call(ctx, "bdev_error_inject_error", map[string]any{"name": faulty, "io_type": "clear", "error_type": "failure"})
-		return errors.Join(err, t.call(ctx, "bdev_error_resume_pending", map[string]any{"name": faulty}))
+		err := t.call(ctx, thawLimit, "bdev_error_inject_error", map[string]any{"name": faulty, "io_type": "clear", "error_type": "failure"})
+		return errors.Join(err, t.call(ctx, thawLimit, "bdev_error_resume_pending", map[string]any{"name": faulty}))
 	}
 	return fmt.Errorf("no such command: %s", what)
 }
@@ -168,17 +171,19 @@ func (t *target) configure(ctx context.Context, fresh bool) error {
 		last.method, last.params = "bdev_examine", map[string]any{"name": faulty}
 	}
 	for _, step := range append(steps, last) {
-		if err := t.call(ctx, step.method, step.params); err != nil {
+		if err := t.call(ctx, timeouts.RPC, step.method, step.params); err != nil {
 			return err
 		}
 	}
-	return t.call(ctx, "bdev_wait_for_examine", nil)
+	return t.call(ctx, timeouts.RPC, "bdev_wait_for_examine", nil)
 }
 
-func (t *target) answers(ctx context.Context) bool { return t.call(ctx, "rpc_get_methods", nil) == nil }
+func (t *target) answers(ctx context.Context) bool {
+	return t.call(ctx, timeouts.RPC, "rpc_get_methods", nil) == nil
+}
 
-func (t *target) call(ctx context.Context, method string, params map[string]any) error {
-	client, err := spdk.Dial("unix://"+t.socket(), spdk.Options{CallTimeout: timeouts.RPC})
+func (t *target) call(ctx context.Context, limit time.Duration, method string, params map[string]any) error {
+	client, err := spdk.Dial("unix://"+t.socket(), spdk.Options{CallTimeout: limit})
 	if err != nil {
 		return err
 	}
