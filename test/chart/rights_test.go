@@ -166,7 +166,7 @@ func own(t *testing.T, component string) []string {
 }
 
 func TestDriverHasTheRightsThatItDeclaresAndNoOthers(t *testing.T) {
-	for component, function := range map[string]string{"controller": "ControllerPermissions", "node": "NodePermissions"} {
+	for component, function := range map[string]string{"controller": "ControllerPermissions", "node": "NodePermissions", "operator": "OperatorPermissions"} {
 		t.Run(component, func(t *testing.T) {
 			want := declared(t, function)
 			slices.Sort(want)

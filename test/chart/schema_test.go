@@ -16,6 +16,7 @@ func TestWrongValuesAreRefusedWithTheirPlace(t *testing.T) {
 	for _, c := range []struct{ name, values, want string }{
 		{"no SPDK nodes", `{}`, "config.nodes"},
 		{"nodes twice", `config: {existingConfigMap: mine, nodes: [` + node + `]}`, "not both"},
+		{"nodes in two places", `config: {source: kube, nodes: [` + node + `]}`, "SPDKNode"},
 		{"misspelt key", `controler: {replicas: 2}`, "controler"},
 		{"misspelt key below", `controller: {replica: 2}`, "replica"},
 		{"a number as text", `controller: {replicas: "two"}`, "/controller/replicas"},

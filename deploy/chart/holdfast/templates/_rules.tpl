@@ -32,6 +32,15 @@
   verbs: [list]
 {{- end }}
 
+{{- define "holdfast.rules.operator" -}}
+- apiGroups: [csi.holdfast.dev]
+  resources: [volumes, snapshots]
+  verbs: [get, list, patch]
+- apiGroups: [csi.holdfast.dev]
+  resources: [spdknodes]
+  verbs: [get, list, create, update]
+{{- end }}
+
 {{- define "holdfast.rules.provisioner" -}}
 - apiGroups: [""]
   resources: [persistentvolumes]
