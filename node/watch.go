@@ -46,7 +46,7 @@ type watcher struct {
 	// trims lets one file system be trimmed at a time.
 	trims   slots
 	leaving atomic.Int32
-	// wishing: it is being found out which snapshots are wanted.
+	// wishing: it is being found out what is wanted.
 	wishing atomic.Bool
 
 	mu      sync.Mutex
@@ -108,10 +108,14 @@ type watchedVolume struct {
 	noticed loss
 	// unreachedSince is since when this machine has had no live path to the raid host; zero if it has one.
 	unreachedSince time.Time
+	// guest is the record of a volume that is another node's, as it was read last; nil of one that is ours.
+	guest *volume.Volume
+	// seenOff is the number of the assembly that all guests had left while its legs were surely good.
+	seenOff uint32
 	// heldSince is since when a switch has held I/O, to an interval of the sweeps of paths; zero if none does.
 	heldSince time.Time
 
-	// wish: a snapshot of it is being taken.
+	// wish: what it wants of this node is being done.
 	wish atomic.Bool
 }
 
@@ -258,6 +262,9 @@ func (w *watcher) refresh(ctx context.Context, wv *watchedVolume) (*volume.Volum
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
 	var err error
+	if wv.guest != nil && w.clock.Since(wv.readAt) < recordAge {
+		return nil, nil // a change that matters is a wish
+	}
 	if now := w.clock.Now(); wv.record == nil || now.Sub(wv.readAt) >= recordAge {
 		limit := storeLimit
 		if wv.record != nil {
@@ -277,9 +284,13 @@ func (w *watcher) refresh(ctx context.Context, wv *watchedVolume) (*volume.Volum
 		}
 	}
 	if v := wv.record; v == nil || v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Stopping {
-		wv.record = nil // ours soon, or no longer: read it again
+		wv.record, wv.guest = nil, nil // ours soon, or no longer: read it again
+		if v != nil && v.Owner != "" && v.Owner != w.server.name {
+			wv.guest = v
+		}
 		return nil, err
 	}
+	wv.guest = nil
 	return wv.record, err
 }
 

@@ -129,6 +129,12 @@ func (c *Converger) RunStandby(ctx context.Context, v *volume.Volume, down ...st
 	return err
 }
 
+// RunTargets has the targets of a volume that runs allow the hosts on record and no others.
+func (c *Converger) RunTargets(ctx context.Context, v *volume.Volume, down ...string) error {
+	_, err := c.run(ctx, v, volume.PlanTargets, down)
+	return err
+}
+
 // errNotAsked is the error of a node that the caller knows not to answer.
 var errNotAsked = fmt.Errorf("%w: it did not a moment ago", spdk.ErrUnreachable)
 

@@ -148,30 +148,6 @@ func Plan(v *Volume, seen Observed) Steps {
 	return p.steps
 }
 
-// PlanStandby says what is to be done for the standby alone.
-func PlanStandby(v *Volume, seen Observed) Steps {
-	p := planner{volume: v, seen: seen}
-	if v.Standby != nil {
-		p.bringUp(*v.Standby)
-		p.dropLegs(*v.Standby)
-	}
-	return p.steps
-}
-
-// PlanReplicas says what is to be done about the lvols of a volume that a node service owns: what runs is the owner's.
-func PlanReplicas(v *Volume, seen Observed) Steps {
-	p := planner{volume: v, seen: seen}
-	p.createReplicas()
-	for _, r := range v.InState(ReplicaRemoving) {
-		if view := seen.Nodes[r.Node]; view.Err == nil && !view.Replicas[r.ID].ExportBegun {
-			if _, exists := view.Replicas[r.ID]; exists {
-				p.do(DeleteReplica, r.Node, r.ID)
-			}
-		}
-	}
-	return p.steps
-}
-
 type planner struct {
 	volume *Volume
 	seen   Observed
@@ -329,8 +305,12 @@ func (p *planner) attachLegs(a Assembly, host NodeView) bool {
 }
 
 // dropLegs takes replicas that are no source out of an assembly, and detaches them: what comes back is attached anew. One whose node
-// doesn't answer is left to SPDK's own timeouts, unless they have run out.
+// doesn't answer is left to SPDK's own timeouts, unless they have run out. A standby keeps them while a guest is connected to nothing else: a raid
+// that loses its last leg takes the namespace away.
 func (p *planner) dropLegs(a Assembly) {
+	if a.Number != p.volume.Assembly.Number && p.volume.OnStandby() != nil {
+		return
+	}
 	host := p.seen.Nodes[a.RaidHost]
 	if host.Err != nil {
 		return

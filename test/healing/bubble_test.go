@@ -218,14 +218,17 @@ func (b *bubble) whole(id string) error {
 }
 
 // paths compares the machine's paths with the record.
-func (b *bubble) paths(v *volume.Volume) error {
+func (b *bubble) paths(v *volume.Volume) error { return b.pathsOf(v, b.machine) }
+
+// pathsOf compares those of any machine.
+func (b *bubble) pathsOf(v *volume.Volume, m *userspace.Machine) error {
 	var want, have []string
 	for _, a := range v.Running() {
 		n, err := b.Node(a.RaidHost)
 		b.must(err)
 		want = append(want, n.NVMf.String())
 	}
-	paths, err := b.machine.Paths(b.ctx, v.NQN())
+	paths, err := m.Paths(b.ctx, v.NQN())
 	b.must(err)
 	for _, p := range paths {
 		have = append(have, p.Address)
