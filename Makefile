@@ -26,6 +26,15 @@ demo: ## Show a replicated volume on three simulated SPDK nodes; needs neither r
 test: ## Run all tests that need no root and no VM
 	go test -race -short -count=1 ./...
 
+.PHONY: chart
+chart: ## Test the Helm chart, the manifests and the examples in deploy/
+	cd test/chart && go test -count=1 ./...
+
+.PHONY: manifests
+manifests: ## Copy the CRDs into the chart and render deploy/manifests and the golden files from it
+	mkdir -p deploy/chart/holdfast/crds && cp deploy/crds/*.yaml deploy/chart/holdfast/crds/
+	cd test/chart && go test -count=1 -run 'Golden|Manifests' . -update
+
 .PHONY: healing
 healing: ## Run failover and healing under every fault, 50 deleted replicas and 20 killed raid hosts in simulated time
 	go test -count=1 -timeout 20m -run 'NodeFails|LoseEachOther|FiftyTimes|TwentyTimes|Snapshot' ./test/healing
@@ -87,6 +96,7 @@ verify: lint generate ## Lint, vet, formatting, tidiness of go.mod, and that wha
 	@git diff --exit-code -- deploy/crds spdk/volume/stores/kube/v1alpha1 || { echo 'commit what make generate has made'; exit 1; }
 	go vet ./...
 	go vet -tags e2e ./test/...
+	cd test/chart && go vet ./... && $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) run --timeout 15m ./...
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
 	go mod tidy -diff
 
