@@ -75,9 +75,10 @@ kubernetes: ## Test against a real API server and etcd (make kube-binaries first
 	go test -race -count=1 -timeout 20m -v ./test/kubernetes
 
 .PHONY: generate
-generate: $(BIN)/controller-gen-$(CONTROLLER_GEN_VERSION) ## Generate the CRDs in deploy/crds and the copying of their Go types
+generate: $(BIN)/controller-gen-$(CONTROLLER_GEN_VERSION) ## Generate the CRDs, the copying of their Go types, and the manifests
 	$(BIN)/controller-gen-$(CONTROLLER_GEN_VERSION) object paths=./spdk/volume/stores/kube/v1alpha1
 	$(BIN)/controller-gen-$(CONTROLLER_GEN_VERSION) crd paths=./spdk/volume/stores/kube/v1alpha1 output:crd:dir=deploy/crds
+	$(MAKE) manifests
 
 $(BIN)/controller-gen-$(CONTROLLER_GEN_VERSION):
 	GOBIN=$(BIN) GOFLAGS= go install sigs.k8s.io/controller-tools/cmd/controller-gen@$(CONTROLLER_GEN_VERSION)
@@ -93,7 +94,7 @@ $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION):
 
 .PHONY: verify
 verify: lint generate ## Lint, vet, formatting, tidiness of go.mod, and that what is generated is up to date
-	@git diff --exit-code -- deploy/crds spdk/volume/stores/kube/v1alpha1 || { echo 'commit what make generate has made'; exit 1; }
+	@git diff --exit-code -- deploy test/chart/testdata spdk/volume/stores/kube/v1alpha1 || { echo 'commit what make generate has made'; exit 1; }
 	go vet ./...
 	go vet -tags e2e ./test/...
 	cd test/chart && go vet ./... && $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) run --timeout 15m ./...

@@ -181,7 +181,8 @@ func TestFlagsExist(t *testing.T) {
 			t.Errorf("holdfast %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
-	for _, name := range cases {
+	rendered := append(slices.Clone(cases), "manifests")
+	for _, name := range rendered {
 		controller, node := workloads(t, name)
 		for _, c := range slices.Concat(containers(controller), containers(node)) {
 			if c.Name == "holdfast" {
@@ -203,7 +204,7 @@ func TestFlagsExist(t *testing.T) {
 			}
 		}
 	}
-	if checked != 2*len(cases)+2 {
+	if checked != 2*len(rendered)+2 {
 		t.Errorf("%d commands were checked", checked)
 	}
 }
