@@ -73,13 +73,16 @@ func (w *watcher) awaitPaused(ctx context.Context, wv *watchedVolume, t *taking)
 	return w.awaitMembers(ctx, wv, t.wish.Group, volume.MemberPaused)
 }
 
-// awaitMembers waits until every other member of a group is in one of the given states.
+// awaitMembers waits until every other member of a group was seen in one of the given states. Whoever was seen is not read again: of the
+// states that are waited for none is taken back but by failing, which the controller finds.
 func (w *watcher) awaitMembers(ctx context.Context, wv *watchedVolume, g *volume.GroupWish, states ...volume.MemberState) error {
 	ticker := w.clock.NewTicker(memberInterval)
 	defer ticker.Stop()
+	missing := slices.DeleteFunc(slices.Clone(g.Volumes), func(id string) bool { return id == wv.id })
 	for {
-		lagging, err := w.lagging(ctx, wv.id, g, states)
-		if err != nil || lagging == "" {
+		var why string
+		var err error
+		if missing, why, err = w.missing(ctx, g.Attempt, missing, states); err != nil || len(missing) == 0 {
 			return err
 		}
 		if w.raidHostDown(wv) {
@@ -88,27 +91,24 @@ func (w *watcher) awaitMembers(ctx context.Context, wv *watchedVolume, g *volume
 		select {
 		case <-ticker.C():
 		case <-ctx.Done():
-			return fmt.Errorf("%w: another volume of the group was not there in time: %s", volume.ErrConflict, lagging)
+			return fmt.Errorf("%w: another volume of the group was not there in time: %s", volume.ErrConflict, why)
 		}
 	}
 }
 
-// lagging says which other member of a group is in none of the given states; "" is none. The error says that one has failed.
-func (w *watcher) lagging(ctx context.Context, self string, g *volume.GroupWish, states []volume.MemberState) (string, error) {
-	found := make([]string, len(g.Volumes))
+// missing returns which of some volumes are in none of the given states, and what one of them is. The error says that one has failed.
+func (w *watcher) missing(ctx context.Context, attempt string, ids []string, states []volume.MemberState) (left []string, why string, err error) {
+	found := make([]string, len(ids))
 	var group errgroup.Group
 	group.SetLimit(readers)
-	for i, id := range g.Volumes {
-		if id == self {
-			continue
-		}
+	for i, id := range ids {
 		group.Go(func() error {
 			v, err := w.server.get(ctx, id)
 			if err != nil {
 				found[i] = fmt.Sprintf("volume %s: %v", id, err)
 				return nil
 			}
-			switch state := v.Member(g.Attempt); {
+			switch state := v.Member(attempt); {
 			case state == volume.MemberFailed:
 				return fmt.Errorf("%w: volume %s has failed: %s", volume.ErrConflict, id, v.Snapshot.Reason)
 			case !slices.Contains(states, state):
@@ -118,11 +118,12 @@ func (w *watcher) lagging(ctx context.Context, self string, g *volume.GroupWish,
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return "", err
+		return nil, "", err
 	}
-	i := slices.IndexFunc(found, func(s string) bool { return s != "" })
-	if i < 0 {
-		return "", nil
+	for i, id := range ids {
+		if found[i] != "" {
+			left, why = append(left, id), found[i]
+		}
 	}
-	return found[i], nil
+	return left, why, nil
 }
