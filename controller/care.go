@@ -124,9 +124,13 @@ func (s *Server) needsCare(v *volume.Volume, stocks map[string]lvolStock) bool {
 		return false
 	}
 	if v.Owner == "" && v.Assembly != nil {
-		return len(v.Publications) == 0 || len(v.InState(volume.ReplicaOutOfSync, volume.ReplicaRebuilding)) > 0
+		return len(v.Publications) == 0 || len(v.InState(volume.ReplicaOutOfSync, volume.ReplicaRebuilding)) > 0 ||
+			len(v.InState(volume.ReplicaInSync)) > v.Parameters.Replicas
 	}
 	if len(v.Replicas) < v.Parameters.Replicas || len(v.InState(volume.ReplicaOutOfSync)) > 0 {
+		return true
+	}
+	if v.Owner == "" && len(v.InState(volume.ReplicaInSync)) > v.Parameters.Replicas {
 		return true
 	}
 	return v.Owner == "" && (len(v.InState(volume.ReplicaSuspect)) > 0 ||
@@ -146,6 +150,9 @@ func (s *Server) care(ctx context.Context, v *volume.Volume, stocks map[string]l
 	}
 	if v.Owner != "" {
 		return nil
+	}
+	if v, err = s.shrink(ctx, v); err != nil {
+		return err
 	}
 	return s.rebuild(ctx, v)
 }
@@ -243,14 +250,14 @@ func (s *Server) rebuild(ctx context.Context, v *volume.Volume) error {
 		return err
 	}
 	next, begin := volume.NextRebuild(v, seen, s.clock.Now())
-	surplus := v.Surplus()
+	surplus := v.Surplus(seen, s.cluster.Zone)
 	rebuilding := len(v.InState(volume.ReplicaRebuilding)) > 0
 	if !begin && len(surplus) == 0 && (rebuilding || len(v.Publications) > 0) {
 		return nil
 	}
 	v, err = s.modifyUnowned(ctx, v, func(v *volume.Volume) {
 		now := s.clock.Now().UTC()
-		for _, id := range surplus {
+		for _, id := range v.Surplus(seen, s.cluster.Zone) {
 			v.SetReplicaState(id, volume.ReplicaRemoving, now)
 		}
 		switch {

@@ -26,6 +26,7 @@ func (s *Server) ControllerGetCapabilities(context.Context, *csi.ControllerGetCa
 		csi.ControllerServiceCapability_RPC_LIST_VOLUME_HEALTH,
 		csi.ControllerServiceCapability_RPC_GET_CAPACITY,
 		csi.ControllerServiceCapability_RPC_EXPAND_VOLUME,
+		csi.ControllerServiceCapability_RPC_MODIFY_VOLUME,
 		csi.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT,
 		csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS,
 		csi.ControllerServiceCapability_RPC_GET_SNAPSHOT,
@@ -64,7 +65,7 @@ func (s *Server) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (
 	}
 	for _, v := range volumes {
 		resp.Entries = append(resp.Entries, &csi.ListVolumesResponse_Entry{
-			Volume: &csi.Volume{VolumeId: v.ID, CapacityBytes: v.SizeBytes},
+			Volume: &csi.Volume{VolumeId: v.ID, CapacityBytes: v.CapacityBytes()},
 			Status: &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: publishedNodes(v)},
 		})
 	}
@@ -81,7 +82,7 @@ func (s *Server) ControllerGetVolume(ctx context.Context, req *csi.ControllerGet
 		return nil, err
 	}
 	return &csi.ControllerGetVolumeResponse{
-		Volume: &csi.Volume{VolumeId: v.ID, CapacityBytes: v.SizeBytes},
+		Volume: &csi.Volume{VolumeId: v.ID, CapacityBytes: v.CapacityBytes()},
 		Status: &csi.ControllerGetVolumeResponse_VolumeStatus{PublishedNodeIds: publishedNodes(v)},
 	}, nil
 }

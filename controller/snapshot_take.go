@@ -10,6 +10,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/holdfast-csi/holdfast/spdk"
+	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -287,6 +288,8 @@ func (s *Server) planLvols(ctx context.Context, v *volume.Volume) ([]volume.Snap
 			klog.FromContext(ctx).V(2).Info("Replica can't be measured for a snapshot", "volumeID", v.ID, "replica", r.ID, "node", r.Node, "err", err)
 		case !v.Parameters.Thin && store.FreeBytes < v.SizeBytes:
 			return nil, fmt.Errorf("%w: lvstore %s of %s has %d bytes free; a thick volume may need all of its %d again after a snapshot", volume.ErrNoSpace, r.LvStore, r.Node, store.FreeBytes, v.SizeBytes)
+		case (condition.Pool{TotalBytes: store.TotalBytes, FreeBytes: store.FreeBytes}).Less(condition.FullPercent):
+			return nil, fmt.Errorf("%w: lvstore %s of %s has less than %d %% free, and a volume takes up more after a snapshot; add space there, or delete volumes and snapshots", volume.ErrNoSpace, r.LvStore, r.Node, condition.FullPercent)
 		default:
 			l.Bytes = lvol.AllocatedBytes
 			totals[place{r.Node, r.LvStore}] = store.TotalBytes

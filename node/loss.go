@@ -20,6 +20,8 @@ type loss struct {
 	gone bool
 	// asked: the raid host works, and may tell which legs it had last when this machine has left it; told: it was asked that.
 	asked, told bool
+	// works: it serves its hosts as well, and goes on doing so until they have left it.
+	works bool
 	// to is the node that an operator asked for; "" is any.
 	to string
 
@@ -76,12 +78,11 @@ func (wv *watchedVolume) notice(l loss, v *volume.Volume, now time.Time) loss {
 		return l
 	}
 	if l.why == "" {
-		wv.noticed = loss{}
+		wv.noticed, wv.seenOff = loss{}, 0
 		return l
 	}
 	l.number = v.Assembly.Number
-	values, err := timeouts.Derive(v.Parameters.Budgets)
-	inTime := err == nil && now.Sub(wv.wholeAt) <= values.Leg.FastIOFail+unwatched
+	inTime := wv.wholeLately(v, now)
 	if before.why != "" && before.number == l.number {
 		l.refuted = before.refuted
 		if !inTime || l.gone {
@@ -97,6 +98,20 @@ func (wv *watchedVolume) notice(l loss, v *volume.Volume, now time.Time) loss {
 	}
 	wv.noticed = l
 	return l
+}
+
+// wholeLately says whether all good legs were seen to be connected so short a time ago that the raid host can't have acknowledged a write
+// without one, as far as one cause cut it off from its legs and from its hosts. The caller holds wv.mu.
+func (wv *watchedVolume) wholeLately(v *volume.Volume, now time.Time) bool {
+	values, err := timeouts.Derive(v.Parameters.Budgets)
+	return err == nil && now.Sub(wv.wholeAt) <= values.Leg.FastIOFail+unwatched
+}
+
+// inTime is wholeLately for a caller that doesn't hold wv.mu.
+func (wv *watchedVolume) inTime(v *volume.Volume, now time.Time) bool {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	return wv.wholeLately(v, now)
 }
 
 // settle forgets a loss whose doubts are on record: every leg that is in-sync by that is connected now.

@@ -37,11 +37,15 @@ func (w *watcher) reach(ctx context.Context) {
 		klog.FromContext(ctx).Info("Paths to staged volumes can't be looked at", "err", err)
 		return
 	}
-	live := map[[2]string]bool{}
+	live, there := map[[2]string]bool{}, map[[2]string]bool{}
 	for _, c := range controllers {
+		there[[2]string{c.NQN, c.Address}] = true
 		live[[2]string{c.NQN, c.Address}] = c.State == nvmeof.StateLive
 	}
 	for _, wv := range all {
+		if w.strayed(wv, there) {
+			w.beginWish(ctx, wv)
+		}
 		wv.mu.Lock()
 		wv.noteHeld(now)
 		switch v := wv.record; {
@@ -52,6 +56,15 @@ func (w *watcher) reach(ctx context.Context) {
 		}
 		wv.mu.Unlock()
 	}
+}
+
+// strayed says whether this machine, a guest of the volume, lacks a controller of an assembly that it is to be connected to: the kernel gives
+// one up that a target refuses. there are the controllers by NQN and address.
+func (w *watcher) strayed(wv *watchedVolume, there map[[2]string]bool) bool {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	v := wv.guest
+	return v != nil && slices.ContainsFunc(v.GuestPaths(), func(a volume.Assembly) bool { return !there[[2]string{v.NQN(), w.address(a.RaidHost)}] })
 }
 
 // reconnect makes sure of this machine's path to the raid host where a sweep has missed it.

@@ -31,6 +31,9 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 	if err != nil {
 		return fmt.Errorf("leave raid host: %s: %w", l.why, err)
 	}
+	if v, err = w.seeOff(ctx, wv, v, l); err != nil {
+		return fmt.Errorf("leave raid host: %s: %w", l.why, err)
+	}
 	if err := w.viable(ctx, v, l); err != nil {
 		return fmt.Errorf("leave raid host: %s: %w", l.why, err)
 	}
@@ -46,6 +49,7 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 		for _, id := range l.unproven {
 			v.SetReplicaState(id, volume.ReplicaSuspect, now)
 		}
+		v.Assembly.Leaving = false
 		v.Retired = append(v.Retired, *v.Assembly)
 		v.Assembly, v.Standby, v.MoveTo = v.Standby, nil, ""
 		return true, nil
@@ -54,6 +58,9 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 		return err
 	}
 	klog.FromContext(ctx).Info("Raid host is left", "volumeID", v.ID, "from", from, "to", v.Assembly.RaidHost, "why", l.why)
+	if l.asked {
+		w.lift(ctx, wv, v, from) // for good: it is taken apart
+	}
 	if err := w.finishSwitch(ctx, wv, v, l); err != nil {
 		return err
 	}
@@ -120,7 +127,8 @@ type switchStep struct {
 
 // switchSteps put the assembly on record to use, in the only order that loses nothing (docs/design.md, "The switch").
 var switchSteps = []switchStep{
-	// This machine has a path to it, held, and then none to any other: nothing is read from or sent to a former raid host any more.
+	// This machine has a path to it, held, and then none to any other, and no guest is served elsewhere: nothing is read from or sent to a
+	// former raid host any more.
 	{"paths", (*watcher).leave},
 	// The former raid hosts are cut off from the legs, and what they had sent has ended.
 	{"fence", (*watcher).fence},
@@ -147,6 +155,9 @@ func (w *watcher) finishSwitch(ctx context.Context, wv *watchedVolume, v *volume
 func (w *watcher) leave(ctx context.Context, s *switching) error {
 	proven, err := w.leavePaths(ctx, s)
 	if err != nil {
+		return err
+	}
+	if err := w.quiesce(ctx, s.v); err != nil {
 		return err
 	}
 	s.legs = s.l.usable(s.v, *s.v.Assembly, proven)

@@ -110,7 +110,10 @@ func (wv *watchedVolume) wants() bool {
 	if v == nil || v.Assembly == nil {
 		return false
 	}
-	if v.Assembly.Held || v.MoveTo != "" || v.GrowingFrom > 0 || len(v.Retired) > 0 || wv.seen == 0 || !wv.unreachedSince.IsZero() {
+	if v.Assembly.Held || v.Assembly.Leaving || v.MoveTo != "" || v.GrowingFrom > 0 || len(v.Retired) > 0 || wv.seen == 0 || !wv.unreachedSince.IsZero() {
+		return true
+	}
+	if wv.limits == nil || *wv.limits != v.Parameters.Limits || len(v.InState(volume.ReplicaInSync)) > v.Parameters.Replicas {
 		return true
 	}
 	if len(v.InState(volume.ReplicaOutOfSync, volume.ReplicaRemoving)) > 0 {
@@ -171,12 +174,14 @@ func (w *watcher) tend(ctx context.Context, wv *watchedVolume, l loss) error {
 		l = loss{} // it was left meanwhile
 	}
 	switch {
-	case l.gone && !w.standbyReady(wv, v):
+	case l.gone && (!w.standbyReady(wv, v) || wv.unknown(v, w.clock.Now())):
 		return w.makeAgain(ctx, wv, v, l)
 	case l.why != "":
 		return w.switchOver(ctx, wv, v, l)
 	case v.Assembly.Held:
 		return w.resumeSwitch(ctx, wv, v)
+	case v.Assembly.Leaving && wv.inTime(v, w.clock.Now()):
+		return w.stay(ctx, wv, v)
 	}
 	var moveErr error
 	if v.MoveTo != "" && len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) == 0 {
@@ -251,7 +256,7 @@ func (w *watcher) down() []string {
 func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Volume, l loss) error {
 	paths, _ := w.paths(ctx, v)
 	l.unproven = slices.DeleteFunc(slices.Clone(l.unproven), func(id string) bool { return v.Replica(id) == nil || v.Replica(id).Node == v.Assembly.RaidHost })
-	good := l.usable(v, *v.Assembly, l.proven(paths))
+	good := l.usable(v, *v.Assembly, l.proven(paths) && !wv.unknown(v, w.clock.Now()))
 	if len(good) == 0 {
 		return fmt.Errorf("%w: raid host %s may have acknowledged writes without any leg that is left", volume.ErrNoGoodReplica, v.Assembly.RaidHost)
 	}
@@ -261,6 +266,7 @@ func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Vo
 				v.SetReplicaState(r.ID, volume.ReplicaOutOfSync, w.clock.Now().UTC())
 			}
 		}
+		v.Assembly.Leaving = false
 		return true, nil
 	})
 	if err != nil {
@@ -272,6 +278,7 @@ func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Vo
 	}
 	defer release()
 	wv.settle(w.clock.Now()) // what was in doubt is on record now
+	wv.readLimitsAgain()
 	err = w.converger.Run(ctx, v, w.down()...)
 	var blocked *converge.BlockedError
 	if !errors.As(err, &blocked) || blocked.Waits(v.Assembly.RaidHost) {
@@ -300,18 +307,23 @@ func (w *watcher) heal(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 	down := w.down()
 	seen, runErr := w.converger.RunAndObserve(ctx, v, down...)
 	begin, gone := "", volume.Gone(v, seen)
-	if w.mayRebuild(v.Assembly.RaidHost) {
+	if v.OnStandby() == nil && w.mayRebuild(v.Assembly.RaidHost) {
 		begin, _ = volume.NextRebuild(v, seen, w.clock.Now())
 	}
-	surplus := v.Surplus()
-	if begin == "" && gone.Empty() && len(surplus) == 0 {
+	wv.sawLimits(v, seen)
+	if len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) == 0 && volume.NeedsSlots(v, seen) {
+		return nil, errors.Join(runErr, w.widen(ctx, wv, v, seen))
+	}
+	zone := w.server.cluster.Zone
+	if begin == "" && gone.Empty() && len(v.Surplus(seen, zone)) == 0 {
 		v, err := w.giveUpRebuild(ctx, wv, v, runErr)
 		return v, errors.Join(runErr, err)
 	}
 	v, err := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
 		gone.Remove(v)
 		now := w.clock.Now().UTC()
-		for _, id := range surplus {
+		for _, id := range v.Surplus(seen, zone) {
+			klog.FromContext(ctx).Info("Replica is not needed any more", "volumeID", v.ID, "replica", id, "node", v.Replica(id).Node, "replicas", v.Parameters.Replicas)
 			v.SetReplicaState(id, volume.ReplicaRemoving, now)
 		}
 		if r := v.Replica(begin); r != nil && r.State == volume.ReplicaOutOfSync && len(v.InState(volume.ReplicaRebuilding)) == 0 {
@@ -380,7 +392,7 @@ func (w *watcher) move(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 		})
 		return err
 	}
-	return w.switchOver(ctx, wv, v, loss{why: "an operator asked for it", asked: true, to: to})
+	return w.switchOver(ctx, wv, v, loss{why: "an operator asked for it", asked: true, works: true, to: to})
 }
 
 // stale says whether the standby lacks a leg that is in-sync.

@@ -2,16 +2,18 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/uuid"
 	"k8s.io/klog/v2"
 
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-// NodeUnstageVolume implements csi.NodeServer. It succeeds when nothing is mounted at the staging path and no controller of the
-// volume is left, whether or not its target answers; then the node gives its ownership back.
+// NodeUnstageVolume implements csi.NodeServer. It succeeds when nothing is mounted at the staging path, no encrypted device is open and no
+// controller of the volume is left, whether or not its target answers; then the node gives its ownership back.
 func (s *Server) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
 	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
 	switch {
@@ -49,22 +51,19 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 		return err
 	}
 	defer release()
-	nqn, err := s.attachedNQN(ctx, id, st)
+	nqn, u, err := s.attachedAs(ctx, id, st)
 	if err != nil {
 		return err
 	}
 	if nqn != "" {
-		if err := s.detach(ctx, nqn, st); err != nil {
+		if err := s.detach(ctx, nqn, u); err != nil {
 			return err
 		}
 	}
-	if err := s.watcher.last(ctx, wv); err != nil {
+	if err := s.giveBack(ctx, wv); err != nil {
 		return err
 	}
 	s.watcher.remove(id)
-	if err := s.disown(ctx, id); err != nil {
-		return err
-	}
 	if err := s.state.remove(id); err != nil {
 		return err
 	}
@@ -72,19 +71,20 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 	return nil
 }
 
-// detach disconnects a volume whose device nothing holds any more. umount takes a file system off mountinfo before it has written
-// back what is dirty: as long as it hasn't, the device is in use although nothing is mounted.
-func (s *Server) detach(ctx context.Context, nqn string, st *staged) error {
-	if st != nil {
-		device, err := s.fabrics.Device(ctx, nqn, st.UUID)
-		if err == nil {
-			inUse, err := s.fs.InUse(ctx, device.Path)
-			if err != nil {
-				return fmt.Errorf("detach: %w", err)
-			}
-			if inUse {
-				return fmt.Errorf("%w: device %s is still held, by a file system that is being written back or by a process; it stays attached", volume.ErrBusy, device.Path)
-			}
+// detach closes a volume that is open and disconnects it, when nothing holds its device any more. umount takes a file system off mountinfo
+// before it has written back what is dirty: as long as it hasn't, the device is in use although nothing is mounted.
+func (s *Server) detach(ctx context.Context, nqn string, u uuid.UUID) error {
+	if err := s.closeMapping(ctx, u); err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	device, err := s.fabrics.Device(ctx, nqn, u)
+	if err == nil {
+		inUse, err := s.fs.InUse(ctx, device.Path)
+		if err != nil {
+			return fmt.Errorf("detach: %w", err)
+		}
+		if inUse {
+			return fmt.Errorf("%w: device %s is still held, by a file system that is being written back or by a process; it stays attached", volume.ErrBusy, device.Path)
 		}
 	}
 	if err := s.fabrics.Disconnect(ctx, nqn); err != nil {
@@ -93,34 +93,62 @@ func (s *Server) detach(ctx context.Context, nqn string, st *staged) error {
 	return nil
 }
 
-// attachedNQN returns what the volume is attached as: by the node's own note, else by the record. "" is a volume that neither knows.
-func (s *Server) attachedNQN(ctx context.Context, id string, st *staged) (string, error) {
+// attachedAs returns what the volume is attached as: by the node's own note, else by the record. "" is a volume that neither knows.
+func (s *Server) attachedAs(ctx context.Context, id string, st *staged) (nqn string, u uuid.UUID, err error) {
 	if st != nil {
-		return st.NQN, nil
+		return st.NQN, st.UUID, nil
 	}
 	v, err := s.get(ctx, id)
 	switch {
 	case notFound(err):
-		return "", nil
+		return "", uuid.Nil, nil
 	case err != nil:
-		return "", err
+		return "", uuid.Nil, err
 	}
-	return v.NQN(), nil
+	return v.NQN(), v.UUID, nil
 }
 
-// disown gives the volume back to the controller.
-func (s *Server) disown(ctx context.Context, id string) error {
-	if !volume.ValidID(id) {
-		return nil
+// giveBack gives the volume to another node that has it staged, or back to the controller. The last node looks a last time before.
+func (s *Server) giveBack(ctx context.Context, wv *watchedVolume) error {
+	for {
+		v, err := s.get(ctx, wv.id)
+		if notFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		last := v.Owner == s.name && len(v.Guests()) == 0
+		if last {
+			if err := s.watcher.last(ctx, wv); err != nil {
+				return err
+			}
+		}
+		err = s.disown(ctx, wv.id, last)
+		if !errors.Is(err, errNowLast) {
+			return err
+		}
 	}
+}
+
+// errNowLast says that the other nodes have let go of the volume meanwhile.
+var errNowLast = fmt.Errorf("%w: no other node has it staged any more", volume.ErrConflict)
+
+// disown puts on record that this node has let go of the volume; last says that it looked for the last time.
+func (s *Server) disown(ctx context.Context, id string, last bool) error {
 	_, err := volume.Modify(ctx, s.store, id, func(v *volume.Volume) (bool, error) {
-		if v.Owner != s.name {
+		p, owned := v.Publication(s.name), v.Owner == s.name
+		if !owned && (p == nil || !p.Staged) {
 			return false, nil
 		}
-		if v.Snapshot != nil && v.Snapshot.State == volume.WishPausing {
+		alone := len(v.Guests()) == 0
+		if owned && alone && !last {
+			return false, errNowLast
+		}
+		if owned && alone && v.Snapshot != nil && v.Snapshot.State == volume.WishPausing {
 			v.VoidSnapshot("the volume was unstaged while it was taken")
 		}
-		v.Owner = ""
+		v.Unstage(s.name)
 		return true, nil
 	})
 	if notFound(err) {

@@ -22,9 +22,15 @@ import (
 // closeTimeout is how long a stopping node service waits for commands and kernel calls under way.
 const closeTimeout = 10 * time.Second
 
+// defaultMaxVolumes is below what Linux can have attached. It numbers NVMe controllers up to 2^20 (drivers/nvme/host/core.c, NVME_MINORS), and
+// a volume has two, each with an admin queue and up to timeouts.HostQueues others. A queue is a TCP connection and, with 127 commands, some
+// 0.2 MB of kernel memory (drivers/nvme/host/tcp.c, nvme_tcp_alloc_tag_set), so that 256 volumes are 2,560 connections and half a GB.
+const defaultMaxVolumes = 256
+
 type nodeOptions struct {
 	name, zone, endpoint, config, store, stateDir, machineID string
 	maxVolumes                                               int64
+	keySlotMiB                                               int
 }
 
 func nodeCommand() *cobra.Command {
@@ -43,7 +49,8 @@ func nodeCommand() *cobra.Command {
 	flags.StringVar(&o.store, "store", "", "where the records are: unix:///path or tls://host:port of a served store, or bolt:///path (required)")
 	flags.StringVar(&o.stateDir, "state-dir", "/var/lib/holdfast/node", "directory for what this node has attached")
 	flags.StringVar(&o.machineID, "machine-id-file", "/etc/machine-id", "file that tells this machine from others of the same name")
-	flags.Int64Var(&o.maxVolumes, "max-volumes", 0, "how many volumes may be published here; 0 is no limit")
+	flags.Int64Var(&o.maxVolumes, "max-volumes-per-node", defaultMaxVolumes, "how many volumes may be published to this machine; 0 is no limit")
+	flags.IntVar(&o.keySlotMiB, "key-slot-memory", mount.DefaultKeySlotMiB, "memory in MiB that it takes to try a passphrase of a volume that is encrypted here, 1 to 1024; less only for passphrases that were generated at random")
 	for _, required := range []string{"node-id", "store"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {
 			panic(err) // the flag was defined above
@@ -53,6 +60,9 @@ func nodeCommand() *cobra.Command {
 }
 
 func runNode(ctx context.Context, o nodeOptions) error {
+	if o.keySlotMiB < 1 || o.keySlotMiB > 1024 {
+		return fmt.Errorf("--key-slot-memory %d: give 1 to 1024 MiB", o.keySlotMiB)
+	}
 	config, err := driver.LoadConfig(o.config)
 	if err != nil {
 		return err
@@ -70,9 +80,9 @@ func runNode(ctx context.Context, o nodeOptions) error {
 	if err := register(ctx, store, o.name, o.machineID); err != nil {
 		return err
 	}
-	host, mounter := nvmeof.New(nvmeof.Options{}), mount.New(mount.Options{})
+	host, mounter := nvmeof.New(nvmeof.Options{}), mount.New(mount.Options{KeySlotMiB: o.keySlotMiB})
 	server, err := node.New(node.Options{
-		Name: o.name, Zone: cmp.Or(o.zone, config.ZoneOf(o.name)), Store: store, Cluster: cluster, Fabrics: host, FileSystems: mounter, Mounts: mounter,
+		Name: o.name, Zone: cmp.Or(o.zone, config.ZoneOf(o.name)), Store: store, Cluster: cluster, Fabrics: host, FileSystems: mounter, Encryption: mounter, Mounts: mounter,
 		StateDir: o.stateDir, Clock: clock.RealClock{}, MaxVolumes: o.maxVolumes,
 	})
 	if err != nil {

@@ -90,7 +90,7 @@ func addPaths(ctx context.Context, head *nvmetcp.Head, t nvmeof.Target) error {
 		}
 		wg.Go(func() {
 			err := head.AddPath(ctx, nvmetcp.PathConfig{
-				Addr: p.Address, IOQueues: t.IOQueues, KATO: seconds(t.KeepAliveSec),
+				Addr: p.Address, IOQueues: min(t.IOQueues, 1), KATO: seconds(t.KeepAliveSec),
 				ReconnectDelay: seconds(t.ReconnectDelaySec), CtrlLossTimeout: seconds(t.CtrlLossSec),
 			})
 			errs[i] = classify(err)

@@ -90,7 +90,7 @@ func (b *bench) startNode() {
 	b.t.Helper()
 	var err error
 	b.node, err = node.New(node.Options{
-		Name: host, Store: b.store, Cluster: b.Cluster.Cluster, Fabrics: b.machine, FileSystems: b.machine, Mounts: b.machine,
+		Name: host, Store: b.store, Cluster: b.Cluster.Cluster, Fabrics: b.machine, FileSystems: b.machine, Encryption: b.machine, Mounts: b.machine,
 		StateDir: filepath.Join(b.Dir, "state"), Clock: clock.RealClock{},
 	})
 	b.must(err)
@@ -272,7 +272,7 @@ func (b *bench) whole(id string) bool {
 	v := b.Record(id)
 	inSync := len(v.InState(volume.ReplicaInSync))
 	return inSync == v.Parameters.Replicas && inSync == len(v.Replicas) && len(v.Retired) == 0 &&
-		(v.Assembly == nil || !v.Assembly.Held && (!v.Parameters.Standby || v.Standby != nil && v.Standby.Running && len(v.Standby.Legs) == inSync))
+		(v.Assembly == nil || !v.Assembly.Held && (!v.Parameters.Standby || v.Parameters.Replicas == 1 || v.Standby != nil && v.Standby.Running && len(v.Standby.Legs) == inSync))
 }
 
 const blockBytes = 16 << 10

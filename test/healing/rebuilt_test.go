@@ -30,7 +30,7 @@ func TestWritesToAReplicaThatWasJustRebuiltAreKept(t *testing.T) {
 		b.must(b.Sim(rebuilt.Node).Start())
 		b.must(b.await("the rebuild is over", func() bool { return b.justRebuilt(id, rebuilt.ID) }))
 		b.must(b.await("the standby is beside the good replica", func() bool { s := b.Record(id).Standby; return s != nil && s.RaidHost == source.Node }))
-		b.isolate(source.Node, true)
+		end := b.isolate(source.Node, sim.Outside)
 		time.Sleep(2 * stall)
 		b.must(b.await("writes go on", func() bool { return l.Writes() > 0 }))
 		before := l.Writes()
@@ -38,7 +38,7 @@ func TestWritesToAReplicaThatWasJustRebuiltAreKept(t *testing.T) {
 		if at := b.Record(id).Assembly.RaidHost; at != alone {
 			t.Errorf("it was left for %s", at)
 		}
-		b.isolate(source.Node, false)
+		end()
 		b.must(b.awaitWhole(id))
 		b.must(l.End())
 		b.must(b.unuse(id))
@@ -59,16 +59,6 @@ func (b *bubble) justRebuilt(id, replica string) bool {
 	return r.State == volume.ReplicaRebuilding && raid.Holds(leg) && raid.Rebuild == nil
 }
 
-// isolate drops all packets between a node and everybody else.
-func (b *bubble) isolate(node string, cut bool) {
-	for _, other := range b.Sims {
-		if other.Name() != node {
-			b.Network.Cut(node, other.Name(), cut)
-		}
-	}
-	b.Network.Cut(node, sim.Outside, cut)
-}
-
 // A rebuild that waits for a leg that can't be attached keeps nobody from leaving the raid host, and a standby that is lost is made anew before.
 func TestRaidHostIsLeftWhileARebuildWaits(t *testing.T) {
 	longTest(t)
@@ -81,16 +71,16 @@ func TestRaidHostIsLeftWhileARebuildWaits(t *testing.T) {
 		alone := b.moveAway(id)
 		l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
 		standby := b.Record(id).Standby.RaidHost
-		b.isolate(standby, true)
+		joinStandby := b.isolate(standby, sim.Outside)
 		b.must(b.await("a rebuild waits for it", func() bool { return b.inState(id, volume.ReplicaRebuilding) == 1 }))
 		if s := b.Record(id).Standby; s == nil || s.RaidHost == standby {
 			t.Errorf("meanwhile the standby is %+v", s)
 		}
 		time.Sleep(time.Second)
-		b.isolate(alone, true)
+		joinAlone := b.isolate(alone, sim.Outside)
 		b.must(b.await("the raid host is left", func() bool { a := b.Record(id).Assembly; return a.RaidHost != alone && !a.Held }))
-		b.isolate(alone, false)
-		b.isolate(standby, false)
+		joinAlone()
+		joinStandby()
 		b.must(b.awaitWhole(id))
 		b.must(l.End())
 		b.must(b.unuse(id))

@@ -158,7 +158,7 @@ func (v *vol) unhealed() string {
 		return fmt.Sprintf("it is to have %d replicas and has %+v", record.Parameters.Replicas, record.Replicas)
 	case record.GrowingFrom > 0:
 		return fmt.Sprintf("it grows from %d to %d bytes", record.GrowingFrom, record.SizeBytes)
-	case record.Assembly != nil && record.Parameters.Standby && record.Standby == nil:
+	case record.Assembly != nil && record.Parameters.Standby && record.Parameters.Replicas > 1 && record.Standby == nil:
 		return "it has no standby"
 	}
 	return ""

@@ -159,7 +159,7 @@ func (s *store) Wishes(ctx context.Context, owner string) ([]string, error) {
 	defer leave()
 	var found []string
 	for _, id := range slices.Sorted(maps.Keys(s.records)) {
-		if v := s.records[id]; v.Owner == owner && v.OwnerWanted() {
+		if slices.Contains(s.records[id].Wanted(), owner) {
 			found = append(found, id)
 		}
 	}
