@@ -2,6 +2,7 @@ package controller_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -150,7 +151,9 @@ func TestGroupOfAVolumeThatGoesIsGivenUp(t *testing.T) {
 	short, cancel := context.WithTimeout(within(t), 200*time.Millisecond)
 	defer cancel()
 	_, err := b.CreateVolumeGroupSnapshot(short, &csi.CreateVolumeGroupSnapshotRequest{Name: "g", SourceVolumeIds: sources})
-	wantError(t, err, volume.ErrBusy)
+	if !errors.Is(err, volume.ErrBusy) && !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v", err)
+	}
 	if list, err := b.ListSnapshots(within(t), &csi.ListSnapshotsRequest{}); err != nil || len(list.Entries) > 0 {
 		t.Errorf("listed are %v, %v", list, err)
 	}
