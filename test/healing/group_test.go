@@ -136,7 +136,7 @@ func (b *bubble) another(name string) *bubble {
 	b.must(err)
 	b.t.Cleanup(o.machine.Close)
 	o.node, err = node.New(node.Options{
-		Name: name, Store: b.Store, Cluster: b.Cluster.Cluster, Fabrics: o.machine, FileSystems: o.machine, Mounts: o.machine,
+		Name: name, Store: b.Store, Cluster: b.Cluster.Cluster, Fabrics: o.machine, FileSystems: o.machine, Encryption: o.machine, Mounts: o.machine,
 		StateDir: filepath.Join(b.Dir, "state-"+name), Clock: clock.RealClock{},
 	})
 	b.must(err)
