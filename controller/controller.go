@@ -19,9 +19,10 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-// Server implements csi.ControllerServer. Its errors are the domain's; the driver's table gives them gRPC codes.
+// Server implements csi.ControllerServer and csi.GroupControllerServer. Its errors are the domain's; the driver's table gives them gRPC codes.
 type Server struct {
 	csi.UnimplementedControllerServer
+	csi.UnimplementedGroupControllerServer
 
 	store     volume.Store
 	cluster   *converge.Cluster

@@ -53,7 +53,7 @@ func (s *Server) createSnapshot(ctx context.Context, id, name, source string) (*
 		}
 	case err != nil:
 		return nil, err
-	case sn.Name != name || sn.Source != source:
+	case sn.Name != name || sn.Source != source || sn.Group != nil:
 		return nil, fmt.Errorf("%w: it is one of volume %s", volume.ErrSnapshotDiffers, sn.Source)
 	case sn.Phase == volume.SnapshotDeleting:
 		return nil, fmt.Errorf("%w: a snapshot of that name is still being deleted; if volumes made of it are the reason, it goes with all but one of them", volume.ErrBusy)
@@ -109,7 +109,14 @@ func (s *Server) DeleteSnapshot(ctx context.Context, req *csi.DeleteSnapshotRequ
 		return nil, err
 	}
 	defer unlock()
-	if err := s.deleteSnapshot(ctx, id); err != nil {
+	sn, err := s.store.GetSnapshot(ctx, id)
+	if err == nil && sn.Group != nil {
+		return nil, invalid("snapshot %s is part of group %s, which can only be deleted as a whole", id, sn.Group.ID)
+	}
+	if err == nil {
+		err = s.deleteSnapshot(ctx, id)
+	}
+	if err != nil && !errors.Is(err, volume.ErrNoSnapshot) {
 		return nil, fmt.Errorf("delete snapshot %s: %w", id, err)
 	}
 	return &csi.DeleteSnapshotResponse{}, nil
@@ -219,7 +226,11 @@ func (s *Server) modifySnapshot(ctx context.Context, id string, change func(*vol
 }
 
 func describeSnapshot(sn *volume.Snapshot) *csi.Snapshot {
-	return &csi.Snapshot{
+	described := &csi.Snapshot{
 		SnapshotId: sn.ID, SourceVolumeId: sn.Source, SizeBytes: sn.CapacityBytes(), CreationTime: timestamppb.New(sn.TakenAt), ReadyToUse: sn.Usable(),
 	}
+	if sn.Group != nil {
+		described.GroupSnapshotId = sn.Group.ID
+	}
+	return described
 }

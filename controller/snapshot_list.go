@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -65,6 +66,22 @@ func (s *Server) listSnapshot(ctx context.Context, req *csi.ListSnapshotsRequest
 		resp.Entries = append(resp.Entries, &csi.ListSnapshotsResponse_Entry{Snapshot: describeSnapshot(sn)})
 	}
 	return resp, nil
+}
+
+// GetSnapshot implements csi.ControllerServer: what ListSnapshots says of one snapshot.
+func (s *Server) GetSnapshot(ctx context.Context, req *csi.GetSnapshotRequest) (*csi.GetSnapshotResponse, error) {
+	id := req.GetSnapshotId()
+	if id == "" {
+		return nil, invalid("snapshot_id is empty")
+	}
+	list, err := s.listSnapshot(ctx, &csi.ListSnapshotsRequest{SnapshotId: id})
+	if err != nil {
+		return nil, err
+	}
+	if len(list.Entries) == 0 {
+		return nil, fmt.Errorf("%w: %q", volume.ErrNoSnapshot, id)
+	}
+	return &csi.GetSnapshotResponse{Snapshot: list.Entries[0].Snapshot}, nil
 }
 
 func listed(sn *volume.Snapshot, req *csi.ListSnapshotsRequest) bool {

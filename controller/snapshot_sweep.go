@@ -35,14 +35,18 @@ func (s *Server) sweepSnapshots(ctx context.Context, volumes []*volume.Volume, s
 		return fmt.Errorf("read the records of all snapshots: %w", err)
 	}
 	for _, sn := range all {
-		note(sn.ID, s.sweepSnapshot(ctx, sn.ID, stocks))
+		note(sn.ID, s.sweepSnapshot(ctx, sn, stocks))
 	}
 	return errors.Join(errs...)
 }
 
 // sweepWish collects the outcome of an attempt that nobody has waited for.
 func (s *Server) sweepWish(ctx context.Context, v *volume.Volume) error {
-	unlock, err := s.locks.Try(v.Snapshot.Snapshot)
+	lock := v.Snapshot.Snapshot
+	if v.Snapshot.Group != nil {
+		lock = v.Snapshot.Group.ID
+	}
+	unlock, err := s.locks.Try(lock)
 	if err != nil {
 		return err
 	}
@@ -57,17 +61,27 @@ func (s *Server) sweepWish(ctx context.Context, v *volume.Volume) error {
 	return err
 }
 
-func (s *Server) sweepSnapshot(ctx context.Context, id string, stocks map[string]lvolStock) error {
-	unlock, err := s.locks.Try(id)
+func (s *Server) sweepSnapshot(ctx context.Context, sn *volume.Snapshot, stocks map[string]lvolStock) error {
+	id, lock := sn.ID, sn.ID
+	if sn.Group != nil {
+		lock = sn.Group.ID
+	}
+	unlock, err := s.locks.Try(lock)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	sn, err := s.store.GetSnapshot(ctx, id)
-	if err != nil {
+	if sn, err = s.store.GetSnapshot(ctx, id); err != nil {
 		return err
 	}
+	if sn.Leads() && sn.Phase == volume.SnapshotDeleting {
+		if err := s.deleteOthers(ctx, sn); err != nil {
+			return err
+		}
+	}
 	switch {
+	case sn.Group != nil && sn.Phase == volume.SnapshotTaking:
+		return s.sweepMember(ctx, sn)
 	case sn.Phase == volume.SnapshotTaking:
 		return s.sweepTaking(ctx, sn)
 	case sn.Phase == volume.SnapshotReady && sn.For != "":

@@ -205,7 +205,7 @@ func (s *Server) complete(ctx context.Context, wish *volume.SnapshotWish) bool {
 func (s *Server) collect(ctx context.Context, v *volume.Volume) (*volume.Snapshot, error) {
 	wish := v.Snapshot
 	sn, err := s.modifySnapshot(ctx, wish.Snapshot, func(sn *volume.Snapshot) (bool, error) {
-		if sn.Phase != volume.SnapshotTaking {
+		if sn.Phase != volume.SnapshotTaking || wish.Group != nil && wish.Group.Attempt != sn.Group.Attempt {
 			return false, nil
 		}
 		if wish.State == volume.WishTaken {

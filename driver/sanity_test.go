@@ -80,8 +80,7 @@ func runSuite(t *testing.T, access string) {
 
 // notAnnounced are the suite's reasons to leave a test out that are capabilities which the driver does not announce.
 var notAnnounced = []string{
-	"GetSnapshot not supported", "SNAPSHOT_ACCESSIBILITY_CONSTRAINTS not supported",
-	"GroupControllerService not supported", "VolumeGroupSnapshots not supported",
+	"SNAPSHOT_ACCESSIBILITY_CONSTRAINTS not supported",
 	// The limit is the CO's to keep: the driver only tells it.
 	"testnodevolumeattachlimit not enabled",
 }

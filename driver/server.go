@@ -21,10 +21,16 @@ import (
 // stopTimeout is how long calls under way may go on after a stop was asked for.
 const stopTimeout = 20 * time.Second
 
+// Controller is the controller service and the group controller service, which are one.
+type Controller interface {
+	csi.ControllerServer
+	csi.GroupControllerServer
+}
+
 // Services are what a process offers to the CO. Identity is always there.
 type Services struct {
 	Identity   csi.IdentityServer
-	Controller csi.ControllerServer
+	Controller Controller
 	Node       csi.NodeServer
 }
 
@@ -43,6 +49,7 @@ func Serve(ctx context.Context, endpoint string, services Services) error {
 	csi.RegisterIdentityServer(server, services.Identity)
 	if services.Controller != nil {
 		csi.RegisterControllerServer(server, services.Controller)
+		csi.RegisterGroupControllerServer(server, services.Controller)
 	}
 	if services.Node != nil {
 		csi.RegisterNodeServer(server, services.Node)

@@ -26,6 +26,9 @@ const (
 	wishLimit = 15 * time.Second
 )
 
+// errNotWanted: the attempt was ended by someone else.
+var errNotWanted = fmt.Errorf("%w: the snapshot is not wanted any more", volume.ErrConflict)
+
 // carryOutWishes begins to do what is wanted of this node for volumes that are staged here. It waits for none.
 func (w *watcher) carryOutWishes(ctx context.Context) {
 	if !w.wishing.CompareAndSwap(false, true) {
@@ -157,13 +160,18 @@ func (w *watcher) pauseAndTake(ctx context.Context, wv *watchedVolume) (*taking,
 	if err != nil {
 		return nil, err
 	}
+	if v.Snapshot.Group != nil {
+		if err := w.gather(ctx, wv, v); err != nil {
+			return nil, err
+		}
+	}
 	if v, err = w.beginPause(ctx, wv, v); err != nil {
 		return nil, err
 	}
 	t := &taking{v: v, wish: v.Snapshot, failed: map[string]error{}, cntlids: map[string]int{}}
 	limit := w.lift(ctx, wv, v, host.Name)
 	begin := w.clock.Now()
-	takeErr, resumeErr := w.takeInPause(ctx, host, pause, t)
+	takeErr, resumeErr := w.takeInPause(ctx, wv, host, pause, t)
 	limit()
 	klog.FromContext(ctx).V(2).Info("I/O was paused for a snapshot", "volumeID", v.ID, "for", w.clock.Since(begin).Round(time.Millisecond).String(), "err", takeErr)
 	if resumeErr != nil {
@@ -177,7 +185,7 @@ func (w *watcher) beginPause(ctx context.Context, wv *watchedVolume, v *volume.V
 	wish := v.Snapshot
 	return w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
 		if !wish.Same(v.Snapshot) || v.Snapshot.State != volume.WishWanted {
-			return false, fmt.Errorf("%w: the snapshot is not wanted any more", volume.ErrConflict)
+			return false, errNotWanted
 		}
 		v.Snapshot.State, v.Snapshot.Assembly, v.Snapshot.FileSystem = volume.WishPausing, v.Assembly.Number, v.FileSystem
 		return true, nil
@@ -190,8 +198,9 @@ func (w *watcher) beginPause(ctx context.Context, wv *watchedVolume, v *volume.V
 //   - drain: none that came before executes any more. A raid answers a write when each of its legs has, so that none of them has one in flight;
 //   - lvols: one call each, whose answer says that the lvol is of this moment;
 //   - members, at the same time: the legs that have every acknowledged write are those that the raid writes to;
+//   - the other volumes of a group: all pauses have a moment in common;
 //   - end: nobody has ended the pause before.
-func (w *watcher) takeInPause(ctx context.Context, host *converge.Node, pause *spdk.Pause, t *taking) (takeErr, resumeErr error) {
+func (w *watcher) takeInPause(ctx context.Context, wv *watchedVolume, host *converge.Node, pause *spdk.Pause, t *taking) (takeErr, resumeErr error) {
 	limited, cancel := context.WithTimeout(ctx, pauseCallLimit)
 	defer cancel()
 	if err := pause.Begin(limited); errors.Is(err, spdk.ErrUnknownOutcome) {
@@ -199,7 +208,7 @@ func (w *watcher) takeInPause(ctx context.Context, host *converge.Node, pause *s
 	} else if err != nil {
 		return err, nil
 	}
-	takeErr = w.takeDrained(ctx, host, pause, t)
+	takeErr = w.takeDrained(ctx, wv, host, pause, t)
 	ending, cancelEnding := context.WithTimeout(context.WithoutCancel(ctx), pauseCallLimit)
 	defer cancelEnding()
 	held, resumeErr := pause.End(ending)
@@ -209,7 +218,7 @@ func (w *watcher) takeInPause(ctx context.Context, host *converge.Node, pause *s
 	return takeErr, resumeErr
 }
 
-func (w *watcher) takeDrained(ctx context.Context, host *converge.Node, pause *spdk.Pause, t *taking) error {
+func (w *watcher) takeDrained(ctx context.Context, wv *watchedVolume, host *converge.Node, pause *spdk.Pause, t *taking) error {
 	ctx, cancel := context.WithTimeout(ctx, pauseLimit)
 	defer cancel()
 	if err := pause.Drain(ctx); err != nil {
@@ -221,13 +230,17 @@ func (w *watcher) takeDrained(ctx context.Context, host *converge.Node, pause *s
 		health, err = host.Health(groupCtx)
 		return err
 	})
+	group.Go(func() error { return w.markPaused(groupCtx, wv, t) })
 	failed := w.converger.TakeSnapshots(ctx, t.v, t.wish.UUID, t.wish.Replicas)
 	t.at = w.clock.Now().UTC()
 	if err := group.Wait(); err != nil {
 		return err
 	}
 	t.failed = failed
-	return w.leaveOut(t, health)
+	if err := w.leaveOut(t, health); err != nil {
+		return err
+	}
+	return w.awaitPaused(ctx, wv, t)
 }
 
 // leaveOut leaves out the replicas that are no good members of the raid.
@@ -319,7 +332,7 @@ func (w *watcher) report(ctx context.Context, wv *watchedVolume, t *taking, take
 	_, err := w.modify(ctx, wv, t.v.Assembly.Number, func(v *volume.Volume) (bool, error) {
 		switch wish := v.Snapshot; {
 		case !t.wish.Same(wish) || wish.State != volume.WishPausing:
-			return false, fmt.Errorf("%w: the snapshot is not wanted any more", volume.ErrConflict)
+			return false, errNotWanted
 		case taken != nil:
 			wish.Fail(taken.Error())
 		case v.FileSystem != wish.FileSystem:

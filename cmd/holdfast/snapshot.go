@@ -44,9 +44,9 @@ func listSnapshots(ctx context.Context, o *operator.Operator, output outputFlag,
 		return err
 	}
 	return output.print(out, snapshots, func(out io.Writer) {
-		table := newTable(out, "NAME", "ID", "SOURCE", "SIZE", "TAKEN", "STATE", "REPLICAS", "HOLDS", "NODES")
+		table := newTable(out, "NAME", "ID", "GROUP", "SOURCE", "SIZE", "TAKEN", "STATE", "REPLICAS", "HOLDS", "NODES")
 		for _, sn := range snapshots {
-			table.row(snapshotName(sn), sn.ID, sn.Source, bytesText(sn.SizeBytes), takenText(sn), string(sn.Phase), fmt.Sprint(len(sn.InState(volume.SnapshotTaken))),
+			table.row(snapshotName(sn), sn.ID, orDash(groupID(sn)), sn.Source, bytesText(sn.SizeBytes), takenText(sn), string(sn.Phase), fmt.Sprint(len(sn.InState(volume.SnapshotTaken))),
 				bytesText(heldBytes(sn)), orDash(strings.Join(snapshotNodes(sn), ",")))
 		}
 		table.flush()
@@ -58,6 +58,13 @@ func snapshotName(sn *volume.Snapshot) string {
 		return "(clone " + sn.For + ")"
 	}
 	return sn.Name
+}
+
+func groupID(sn *volume.Snapshot) string {
+	if sn.Group == nil {
+		return ""
+	}
+	return sn.Group.ID
 }
 
 func takenText(sn *volume.Snapshot) string {

@@ -293,4 +293,7 @@ func TestSnapshotListShowsOnHowManyNodesEachIs(t *testing.T) {
 	b.must(err)
 	b.want([]string{"snapshot", "list"}, "nightly", volume.SnapshotIDFor("nightly"), v.ID, "8 MiB", "ready", v.Replicas[0].Node, v.Replicas[1].Node)
 	b.want([]string{"snapshot", "list", "-o", "json"}, `"source": "`+v.ID+`"`)
+	_, err = b.controller.CreateVolumeGroupSnapshot(b.ctx, &csi.CreateVolumeGroupSnapshotRequest{Name: "together", SourceVolumeIds: []string{v.ID}})
+	b.must(err)
+	b.want([]string{"snapshot", "list"}, "GROUP", "together", volume.GroupIDFor("together"))
 }

@@ -16,6 +16,7 @@ type SnapshotPhase string
 
 // Snapshot phases. A record exists in SnapshotTaking before the first lvol of the snapshot, and in SnapshotDeleting until the last is known
 // to be gone, which may be long: an lvol on which several clones lie can't be deleted.
+// One of a group stays in SnapshotTaking, with TakenAt set, until all others are taken, too.
 const (
 	SnapshotTaking   SnapshotPhase = "taking"
 	SnapshotReady    SnapshotPhase = "ready"
@@ -68,11 +69,13 @@ type Snapshot struct {
 	SizeBytes  int64         `json:"sizeBytes"`
 	Phase      SnapshotPhase `json:"phase"`
 	// For is the ID of the volume that is being cloned from the source by this snapshot; "" is a user's snapshot.
-	For      string            `json:"for,omitempty"`
+	For string `json:"for,omitempty"`
+	// Group is the group that it is part of; nil is none.
+	Group    *SnapshotGroup    `json:"group,omitempty"`
 	Replicas []SnapshotReplica `json:"replicas"`
 	// FileSystem is what was on the volume at the snapshot's moment.
 	FileSystem FileSystem `json:"fileSystem,omitzero"`
-	// TakenAt is the snapshot's moment; zero in SnapshotTaking.
+	// TakenAt is the snapshot's moment; zero while it is not taken.
 	TakenAt   time.Time `json:"takenAt,omitzero"`
 	CreatedAt time.Time `json:"createdAt"`
 	// Revision is the store's: it changes with each write.
@@ -122,6 +125,9 @@ func (s *Snapshot) Remove(gone ...string) {
 func (s *Snapshot) Clone() *Snapshot {
 	c := *s
 	c.Replicas = slices.Clone(s.Replicas)
+	if s.Group != nil {
+		c.Group = s.Group.clone()
+	}
 	return &c
 }
 

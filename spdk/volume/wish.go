@@ -48,6 +48,8 @@ type SnapshotWish struct {
 	// FileSystem is what was on the volume then.
 	FileSystem FileSystem `json:"fileSystem,omitzero"`
 	Reason     string     `json:"reason,omitempty"`
+	// Group is what it is part of; nil is a wish of its own.
+	Group *GroupWish `json:"group,omitempty"`
 }
 
 // Ended says whether the attempt has come to its end.
@@ -89,9 +91,12 @@ func (w *SnapshotWish) Take(v *Volume, failed map[string]error, now time.Time) {
 	w.State, w.TakenAt, w.FileSystem = WishTaken, now, v.FileSystem
 }
 
-// Collect makes the snapshot what the wish has brought about.
+// Collect makes the snapshot what the wish has brought about. One of a group becomes ready only with all others.
 func (s *Snapshot) Collect(w *SnapshotWish) {
-	s.Phase, s.TakenAt, s.FileSystem, s.SizeBytes = SnapshotReady, w.TakenAt, w.FileSystem, w.SizeBytes
+	s.TakenAt, s.FileSystem, s.SizeBytes = w.TakenAt, w.FileSystem, w.SizeBytes
+	if s.Group == nil {
+		s.Phase = SnapshotReady
+	}
 	for i, l := range s.Replicas {
 		if l.State == SnapshotPlanned && slices.Contains(w.Taken, l.ID) {
 			s.Replicas[i].State = SnapshotTaken
@@ -103,6 +108,9 @@ func (s *Snapshot) Collect(w *SnapshotWish) {
 func (w *SnapshotWish) clone() *SnapshotWish {
 	c := *w
 	c.Replicas, c.Taken = slices.Clone(w.Replicas), slices.Clone(w.Taken)
+	if w.Group != nil {
+		c.Group = w.Group.clone()
+	}
 	return &c
 }
 

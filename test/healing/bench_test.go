@@ -175,11 +175,16 @@ func (b *bench) create(name string, size int64, parameters map[string]string) st
 // use publishes and stages a volume.
 func (b *bench) use(id string) *userspace.File {
 	b.t.Helper()
+	return b.useAt(id, b.staging())
+}
+
+func (b *bench) useAt(id, staging string) *userspace.File {
+	b.t.Helper()
 	_, err := b.controller.ControllerPublishVolume(b.ctx, &csi.ControllerPublishVolumeRequest{VolumeId: id, NodeId: host, VolumeCapability: capability})
 	b.must(err)
-	_, err = b.node.NodeStageVolume(b.ctx, &csi.NodeStageVolumeRequest{VolumeId: id, StagingTargetPath: b.staging(), VolumeCapability: capability})
+	_, err = b.node.NodeStageVolume(b.ctx, &csi.NodeStageVolumeRequest{VolumeId: id, StagingTargetPath: staging, VolumeCapability: capability})
 	b.must(err)
-	file, err := b.machine.Open(b.staging())
+	file, err := b.machine.Open(staging)
 	b.must(err)
 	return file
 }
@@ -225,8 +230,13 @@ func (b *bench) checkReplica(v *volume.Volume, r volume.Replica, l *load) {
 // unuse unstages and unpublishes it.
 func (b *bench) unuse(id string) {
 	b.t.Helper()
+	b.unuseAt(id, b.staging())
+}
+
+func (b *bench) unuseAt(id, staging string) {
+	b.t.Helper()
 	b.retry(func() error {
-		_, err := b.node.NodeUnstageVolume(b.ctx, &csi.NodeUnstageVolumeRequest{VolumeId: id, StagingTargetPath: b.staging()})
+		_, err := b.node.NodeUnstageVolume(b.ctx, &csi.NodeUnstageVolumeRequest{VolumeId: id, StagingTargetPath: staging})
 		return err
 	})
 	b.retry(func() error {

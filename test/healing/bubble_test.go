@@ -33,8 +33,10 @@ const sweepEvery = 5 * time.Second
 // volumes are used as raw block devices, so that a byte of the device is the same byte of each replica.
 type bubble struct {
 	*cluster.Bubble
-	t          *testing.T
-	ctx        context.Context
+	t   *testing.T
+	ctx context.Context
+	// host is the CSI node whose node service it is.
+	host       string
 	machine    *userspace.Machine
 	controller *controller.Server
 	node       *node.Server
@@ -50,7 +52,7 @@ func newBubble(t *testing.T, nodes int, o cluster.Options) *bubble {
 	if testing.Verbose() {
 		logger = testr.NewWithOptions(t, testr.Options{LogTimestamp: true})
 	}
-	b := &bubble{Bubble: cluster.NewBubble(t, nodes, o), t: t, ctx: klog.NewContext(context.WithoutCancel(t.Context()), logger)}
+	b := &bubble{host: host, Bubble: cluster.NewBubble(t, nodes, o), t: t, ctx: klog.NewContext(context.WithoutCancel(t.Context()), logger)}
 	b.RegisterHosts(host)
 	var err error
 	b.machine, err = userspace.New(userspace.Options{Dir: filepath.Join(b.Dir, "dev"), Dial: b.Dial, Fault: o.Steps.Machine})
@@ -132,7 +134,7 @@ func (b *bubble) create(name string, replicas int) string {
 }
 
 func (b *bubble) publish(id string) error {
-	_, err := b.controller.ControllerPublishVolume(b.ctx, &csi.ControllerPublishVolumeRequest{VolumeId: id, NodeId: host, VolumeCapability: rawBlock})
+	_, err := b.controller.ControllerPublishVolume(b.ctx, &csi.ControllerPublishVolumeRequest{VolumeId: id, NodeId: b.host, VolumeCapability: rawBlock})
 	return err
 }
 
@@ -162,7 +164,7 @@ func (b *bubble) unuse(id string) error {
 			return err
 		}),
 		b.again(func() error {
-			_, err := b.controller.ControllerUnpublishVolume(b.ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: host})
+			_, err := b.controller.ControllerUnpublishVolume(b.ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: b.host})
 			return err
 		}))
 }

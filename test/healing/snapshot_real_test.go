@@ -51,11 +51,20 @@ func TestSnapshotsOfAVolumeInUseInRealTime(t *testing.T) {
 // wantAlike makes a volume of a snapshot and compares its replicas.
 func (b *bench) wantAlike(name string, replicas int, size int64) {
 	b.t.Helper()
+	image := b.snapshotBytes(volume.SnapshotIDFor(name), replicas, size)
+	if bytes.Equal(image, make([]byte, len(image))) {
+		b.t.Errorf("the volume made of %s is blank", name)
+	}
+}
+
+// snapshotBytes returns what a snapshot holds: it makes a volume of it and compares its replicas.
+func (b *bench) snapshotBytes(snapshot string, replicas int, size int64) []byte {
+	b.t.Helper()
 	resp, err := b.controller.CreateVolume(b.ctx, &csi.CreateVolumeRequest{
-		Name: "made of " + name, VolumeCapabilities: []*csi.VolumeCapability{capability}, CapacityRange: &csi.CapacityRange{RequiredBytes: size},
+		Name: "made of " + snapshot, VolumeCapabilities: []*csi.VolumeCapability{capability}, CapacityRange: &csi.CapacityRange{RequiredBytes: size},
 		Parameters: map[string]string{volume.ParamReplicaStallBudget: stall.String()},
 		VolumeContentSource: &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
-			Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: volume.SnapshotIDFor(name)},
+			Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: snapshot},
 		}},
 	})
 	b.must(err)
@@ -63,21 +72,19 @@ func (b *bench) wantAlike(name string, replicas int, size int64) {
 	v := b.Record(id)
 	good := v.InState(volume.ReplicaInSync)
 	if len(good) != replicas {
-		b.t.Errorf("the volume made of %s has %+v", name, v.Replicas)
+		b.t.Errorf("the volume made of %s has %+v", snapshot, v.Replicas)
 	}
 	first := b.replicaBytes(v, good[0])
-	if bytes.Equal(first, make([]byte, len(first))) {
-		b.t.Errorf("the volume made of %s is blank", name)
-	}
 	for _, r := range good[1:] {
 		if !bytes.Equal(first, b.replicaBytes(v, r)) {
-			b.t.Errorf("the replicas of %s differ", name)
+			b.t.Errorf("the replicas of %s differ", snapshot)
 		}
 	}
 	b.retry(func() error {
 		_, err := b.controller.DeleteVolume(b.ctx, &csi.DeleteVolumeRequest{VolumeId: id})
 		return err
 	})
+	return first
 }
 
 // replicaBytes returns what a replica of a volume that nobody uses holds.

@@ -43,7 +43,12 @@ func (b *bubble) removeSnapshot(name string) {
 // images returns what each lvol of a snapshot holds.
 func (b *bubble) images(name string) [][]byte {
 	b.t.Helper()
-	sn := b.SnapshotRecord(volume.SnapshotIDFor(name))
+	return b.imagesOf(volume.SnapshotIDFor(name))
+}
+
+func (b *bubble) imagesOf(id string) [][]byte {
+	b.t.Helper()
+	sn := b.SnapshotRecord(id)
 	var images [][]byte
 	for _, r := range sn.InState(volume.SnapshotTaken) {
 		p := make([]byte, volumeBytes)

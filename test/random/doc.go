@@ -1,5 +1,5 @@
-// Package random runs the whole driver at random: CSI calls, I/O, snapshots, restored volumes and clones, faults and the passing of time,
-// drawn from a seed, while a model of what was acknowledged, and the simulated SPDK nodes themselves, are asked after each step whether all
+// Package random runs the whole driver at random: CSI calls, I/O, snapshots of one volume or of two at one moment, restored volumes and
+// clones, faults and the passing of time, drawn from a seed, while a model of what was acknowledged, and the simulated SPDK nodes themselves, are asked after each step whether all
 // is well.
 //
 // A run lives in a bubble of testing/synctest: simulated SPDK nodes, controller and node services in one process, joined by a

@@ -26,9 +26,19 @@ type snap struct {
 	// ready: it is taken. deleting: DeleteSnapshot was called.
 	ready, deleting bool
 	sizeBytes       int64
+	// latest is the last write of those that it has, missing the first to be acknowledged of those that it lacks.
+	latest, missing *transfer
+	// with is the other snapshot of a group, lead that which makes the calls for both; group is this one's ID then.
+	with, lead *snap
+	group      string
 }
 
-func (s *snap) id() string { return volume.SnapshotIDFor(s.name) }
+func (s *snap) id() string {
+	if s.group != "" {
+		return s.group
+	}
+	return volume.SnapshotIDFor(s.name)
+}
 
 // liveSnapshots takes a snapshot one call further on its way with the CO, or begins one.
 func (w *world) liveSnapshots() {
@@ -36,9 +46,10 @@ func (w *world) liveSnapshots() {
 	if n >= len(w.snaps) {
 		v := w.volumes[w.rng.IntN(len(w.volumes))]
 		if v.done >= created && !v.deleting {
-			w.snapsMade++
-			w.snaps = append(w.snaps, &snap{client: client{w: w, name: fmt.Sprintf("s%d", w.snapsMade)}, of: v, window: v.look(), block: v.block})
-			w.snaps[len(w.snaps)-1].advance(false)
+			s := w.newSnap(v)
+			w.snaps = append(w.snaps, s)
+			s.drawOther()
+			s.advance(false)
 		}
 		return
 	}
@@ -46,34 +57,52 @@ func (w *world) liveSnapshots() {
 	s.advance(s.ready && w.rng.IntN(3) == 0 || !s.ready && w.rng.IntN(12) == 0)
 }
 
+func (w *world) newSnap(v *vol) *snap {
+	w.snapsMade++
+	return &snap{client: client{w: w, name: fmt.Sprintf("s%d", w.snapsMade)}, of: v, window: v.look(), block: v.block}
+}
+
 // advance begins the call that takes the snapshot, or the one that deletes it.
 func (s *snap) advance(remove bool) {
 	switch {
+	case s.lead != nil:
+		s.lead.advance(remove)
 	case s.call != nil:
 	case s.deleting || !s.sourceIsThere() || remove && !s.needed():
 		s.deleting = true
+		if s.with != nil {
+			s.with.deleting = true
+		}
 		s.begin("delete snapshot", s.w.controller.process, s.remove, func(err error) {
 			if err == nil {
-				s.w.snaps = slices.DeleteFunc(s.w.snaps, func(o *snap) bool { return o == s })
+				s.w.snaps = slices.DeleteFunc(s.w.snaps, func(o *snap) bool { return o == s || o.lead == s })
 			}
 		})
 	case !s.ready:
 		s.of.unpromise()
-		s.begin("snapshot of "+s.of.name, s.w.controller.process, s.create, s.taken)
+		what := "snapshot of " + s.of.name
+		if s.with != nil {
+			s.with.of.unpromise()
+			what = "group " + what + " and " + s.with.of.name
+		}
+		s.begin(what, s.w.controller.process, s.create, s.taken)
 	}
 }
 
 // sourceIsThere says whether there still is what the snapshot is to be taken of, or it is taken.
 func (s *snap) sourceIsThere() bool {
-	return s.ready || s.window.incarnation == s.of.incarnation && s.of.done >= created && !s.of.deleting && !s.of.stranded()
+	return s.ready || s.window.incarnation == s.of.incarnation && s.of.done >= created && !s.of.deleting && !s.of.stranded() && (s.with == nil || s.with.sourceIsThere())
 }
 
 // needed says whether a volume is being made of it: a CO keeps it until then.
 func (s *snap) needed() bool {
-	return slices.ContainsFunc(s.w.volumes, func(v *vol) bool { return v.from == s && v.done == absent && v.reach == created })
+	return s.with != nil && s.with.needed() || slices.ContainsFunc(s.w.volumes, func(v *vol) bool { return v.from == s && v.done == absent && v.reach == created })
 }
 
 func (s *snap) create(ctx context.Context) error {
+	if s.with != nil {
+		return s.createGroup(ctx)
+	}
 	resp, err := s.w.controller.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{Name: s.name, SourceVolumeId: s.of.id()})
 	if err == nil {
 		s.sizeBytes = resp.GetSnapshot().GetSizeBytes()
@@ -82,6 +111,9 @@ func (s *snap) create(ctx context.Context) error {
 }
 
 func (s *snap) remove(ctx context.Context) error {
+	if s.with != nil {
+		return s.removeGroup(ctx)
+	}
 	_, err := s.w.controller.DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{SnapshotId: s.id()})
 	return err
 }
@@ -94,6 +126,11 @@ func (s *snap) taken(err error) {
 	s.ready = true
 	s.image = s.window.close()
 	s.check()
+	if s.with != nil {
+		s.with.taken(nil)
+		s.w.snaps = append(s.w.snaps, s.with)
+		s.checkOrder()
+	}
 }
 
 // check fails the run if an lvol of the snapshot holds what the volume never held at one moment, or lvols differ.
@@ -115,7 +152,11 @@ func (s *snap) check() {
 		case !ok:
 		case first == nil:
 			first = content
-			if err := s.window.check(s.image, s.block, content); err != nil {
+			var err error
+			if s.latest, s.missing, err = s.window.moment(s.image, s.block, content); err == nil {
+				err = inOrder(s.latest, s.missing)
+			}
+			if err != nil {
 				w.fail("%s, on %s: %v", s.name, r.Node, err)
 			}
 		case !bytes.Equal(first, content):
@@ -172,16 +213,24 @@ func (win *window) close() *model {
 // check says what is wrong with a content as one of the volume at some moment in the window: every write that was acknowledged before is in
 // it, and none that began later. From then on the image is that.
 func (win *window) check(image *model, block bool, content []byte) error {
+	latest, missing, err := win.moment(image, block, content)
+	if err != nil {
+		return err
+	}
+	return inOrder(latest, missing)
+}
+
+// moment returns the write of a content that began last, and that which it lacks and was acknowledged first.
+func (win *window) moment(image *model, block bool, content []byte) (latest, missing *transfer, err error) {
 	from := int64(0)
 	if !block {
 		from = mib // the file system's own
 	}
-	var latest, missing *transfer
 	for extent := range extents {
 		at := from + image.offset(extent)
 		held := content[at : at+extentBlocks*blockBytes]
 		if err := image.read(extent, held); err != nil {
-			return err
+			return nil, nil, err
 		}
 		for b := range extentBlocks {
 			version := binary.LittleEndian.Uint64(held[b*blockBytes+16:])
@@ -196,6 +245,11 @@ func (win *window) check(image *model, block bool, content []byte) error {
 			}
 		}
 	}
+	return latest, missing, nil
+}
+
+// inOrder says whether what has one write and lacks another can be of one moment.
+func inOrder(latest, missing *transfer) error {
 	if latest != nil && missing != nil && latest.beginsAt > missing.endsAt {
 		return fmt.Errorf("it has the %s, which began after the %s was acknowledged, and lacks that", latest, missing)
 	}

@@ -16,7 +16,8 @@ import (
 func Snapshot(name string) *volume.Snapshot {
 	return &volume.Snapshot{
 		ID: volume.SnapshotIDFor(name), Name: name, UUID: uuid.New(), Source: volume.IDFor("source"), SizeBytes: 1 << 30, Phase: volume.SnapshotReady,
-		For: volume.IDFor("clone"), Replicas: []volume.SnapshotReplica{
+		For: volume.IDFor("clone"), Group: &volume.SnapshotGroup{ID: volume.GroupIDFor("g"), Volumes: []string{volume.IDFor("a"), volume.IDFor("b")}, Attempt: volume.NewGroupAttempt()},
+		Replicas: []volume.SnapshotReplica{
 			{ID: "00000001", Replica: "0000000a", Node: "a", LvStore: "lvs", State: volume.SnapshotTaken, Bytes: 4 << 20},
 			{ID: "00000002", Replica: "0000000b", Node: "b", LvStore: "lvs", State: volume.SnapshotRemoving},
 		},
@@ -37,10 +38,10 @@ func snapshotComesBackWhole(t *testing.T, s volume.Store) {
 	if sn.Revision == 0 || !reflect.DeepEqual(got, sn) {
 		t.Fatalf("put %+v, got %+v", sn, got)
 	}
-	got.Replicas[0].State = volume.SnapshotRemoving
+	got.Replicas[0].State, got.Group.Volumes[0] = volume.SnapshotRemoving, ""
 	again, err := s.GetSnapshot(t.Context(), sn.ID)
 	want(t, err, nil)
-	if again.Replicas[0].State != volume.SnapshotTaken {
+	if again.Replicas[0].State != volume.SnapshotTaken || again.Group.Volumes[0] == "" {
 		t.Fatal("changing a returned record changed the store")
 	}
 	want(t, s.DeleteSnapshot(t.Context(), sn), nil)
