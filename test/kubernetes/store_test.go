@@ -32,7 +32,7 @@ func server(t *testing.T) (*envtest.Environment, *rest.Config) {
 	}
 	e := &envtest.Environment{
 		BinaryAssetsDirectory: binaries, CRDDirectoryPaths: []string{"../../deploy/crds"}, ErrorIfCRDPathMissing: true,
-		ControlPlaneStartTimeout: 5 * time.Minute, ControlPlaneStopTimeout: time.Minute,
+		ControlPlaneStartTimeout: 5 * time.Minute, ControlPlaneStopTimeout: 3 * time.Minute, // it lets its watches end
 	}
 	config, err := e.Start()
 	if err != nil {

@@ -111,7 +111,10 @@ func wishesAreThoseThatTheOwnerHasLeft(t *testing.T, s volume.Store) {
 	}
 	v.Owner, v.Snapshot, v.Review = "other", nil, true
 	v.Assembly = &volume.Assembly{Number: 1, RaidHost: "n1", Running: true}
-	v.Publications = []volume.Publication{{Node: "other", Staged: true}, {Node: "n", Staged: true}}
+	v.Publications = []volume.Publication{
+		{Node: "other", Mode: volume.AccessMultiNodeMultiWriter, Block: true, Staged: true},
+		{Node: "n", Mode: volume.AccessMultiNodeMultiWriter, Block: true, Staged: true},
+	}
 	want(t, s.Update(t.Context(), v), nil)
 	for _, node := range []string{"n", "other"} { // a guest and the owner
 		if ids, err := s.Wishes(t.Context(), node); err != nil || len(ids) != 1 {

@@ -42,12 +42,21 @@ type SnapshotSpec struct {
 	SizeBytes int64         `json:"sizeBytes"`
 	Phase     SnapshotPhase `json:"phase"`
 	// For is the ID of the volume that is being cloned from the source by this snapshot.
-	For        string            `json:"for,omitempty"`
-	Replicas   []SnapshotReplica `json:"replicas,omitempty"`
-	FileSystem *FileSystem       `json:"fileSystem,omitempty"`
+	For      string            `json:"for,omitempty"`
+	Replicas []SnapshotReplica `json:"replicas,omitempty"`
+	// Group is the group that it is part of.
+	Group      *SnapshotGroup `json:"group,omitempty"`
+	FileSystem *FileSystem    `json:"fileSystem,omitempty"`
 	// TakenAt is the snapshot's moment.
 	TakenAt   Time `json:"takenAt,omitempty"`
 	CreatedAt Time `json:"createdAt"`
+}
+
+// SnapshotGroup says that a snapshot is one of several that are taken at one moment or not at all.
+type SnapshotGroup struct {
+	ID      string   `json:"id"`
+	Volumes []string `json:"volumes"`
+	Attempt string   `json:"attempt,omitempty"`
 }
 
 // SnapshotPhase is where a snapshot is in its life.

@@ -249,6 +249,19 @@ type SnapshotWish struct {
 	TakenAt    Time        `json:"takenAt,omitempty"`
 	FileSystem *FileSystem `json:"fileSystem,omitempty"`
 	Reason     string      `json:"reason,omitempty"`
+	// Group is the group of which the snapshot is a part.
+	Group *GroupWish `json:"group,omitempty"`
+}
+
+// GroupWish makes a wish one of several, on different volumes, that are to be carried out at one moment.
+type GroupWish struct {
+	ID      string   `json:"id"`
+	Attempt string   `json:"attempt"`
+	Volumes []string `json:"volumes"`
+	// Ready: the owner waits for the others before it begins the pause.
+	Ready bool `json:"ready,omitempty"`
+	// Paused: the pause has begun and is drained.
+	Paused bool `json:"paused,omitempty"`
 }
 
 // VolumeStatus is what is shown of a volume.
