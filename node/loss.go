@@ -16,6 +16,7 @@ import (
 // has not come back when its path is deleted (docs/design.md, "The proof").
 type loss struct {
 	why string
+	departure
 	// gone: the raid host answers and has no raid of the volume.
 	gone bool
 	// asked: an operator wants it; nothing is wrong with the raid host.
@@ -73,9 +74,10 @@ func (wv *watchedVolume) notice(l loss, v *volume.Volume, now time.Time) loss {
 		return l
 	}
 	if l.why == "" {
-		wv.noticed = loss{}
+		wv.noticed, wv.departing = loss{}, departure{}
 		return l
 	}
+	wv.depart(l.cause, now)
 	l.number = v.Assembly.Number
 	values, err := timeouts.Derive(v.Parameters.Budgets)
 	inTime := err == nil && now.Sub(wv.wholeAt) <= values.Leg.FastIOFail+unwatched

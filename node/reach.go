@@ -37,15 +37,24 @@ func (w *watcher) reach(ctx context.Context) {
 		klog.FromContext(ctx).Info("Paths to staged volumes can't be looked at", "err", err)
 		return
 	}
-	live := map[[2]string]bool{}
+	live, states := map[[2]string]bool{}, map[string]int{}
 	for _, c := range controllers {
 		live[[2]string{c.NQN, c.Address}] = c.State == nvmeof.StateLive
+		states[c.State]++
 	}
+	w.mu.Lock()
+	w.pathStates = states
+	w.mu.Unlock()
 	for _, wv := range all {
 		wv.mu.Lock()
 		wv.noteHeld(now)
 		switch v := wv.record; {
-		case v == nil || v.Assembly.Held || live[[2]string{v.NQN(), w.address(v.Assembly.RaidHost)}]:
+		case v == nil || v.Assembly.Held:
+			wv.unreachedSince = time.Time{}
+		case live[[2]string{v.NQN(), w.address(v.Assembly.RaidHost)}]:
+			if !wv.unreachedSince.IsZero() {
+				w.observer.PathReconnected()
+			}
 			wv.unreachedSince = time.Time{}
 		case wv.unreachedSince.IsZero():
 			wv.unreachedSince = now
@@ -82,7 +91,7 @@ func (w *watcher) unreached(ctx context.Context, wv *watchedVolume, v *volume.Vo
 	if live {
 		return loss{}
 	}
-	return loss{why: "its target lets this machine in no more", address: w.address(v.Assembly.RaidHost), paths: paths}
+	return loss{why: "its target lets this machine in no more", departure: departure{cause: CauseRefused}, address: w.address(v.Assembly.RaidHost), paths: paths}
 }
 
 // excuse has the time in which a volume is not reached begin again: its raid host is lost.
@@ -101,5 +110,5 @@ func (w *watcher) blind(ctx context.Context, v *volume.Volume, seen watchedNode)
 	if v.Standby == nil || !v.Standby.Running || slices.ContainsFunc(v.GoodLegs(*v.Assembly), func(id string) bool { return legs[id].Connected }) || !w.standbySees(ctx, v) {
 		return loss{}
 	}
-	return loss{why: "it has lost sight of every good leg", asked: true, address: w.address(v.Assembly.RaidHost)}
+	return loss{why: "it has lost sight of every good leg", departure: departure{cause: CauseLegsLost}, asked: true, address: w.address(v.Assembly.RaidHost)}
 }

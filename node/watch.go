@@ -38,6 +38,7 @@ const (
 type watcher struct {
 	server    *Server
 	clock     clock.WithTicker
+	observer  Observer
 	converger *converge.Converger
 	running   sync.WaitGroup
 
@@ -55,8 +56,9 @@ type watcher struct {
 	greetings map[string]*shared[bool]
 	// watches read the health of the nodes, by their names.
 	watches map[string]*spdk.Watch
-	// reachedAt is when this machine's paths were looked at.
-	reachedAt time.Time
+	// reachedAt is when this machine's paths were looked at, pathStates how many were in which state then.
+	reachedAt  time.Time
+	pathStates map[string]int
 }
 
 // look is what a look at an SPDK node has shown.
@@ -67,7 +69,7 @@ type look struct {
 
 func newWatcher(s *Server, c clock.WithTicker) *watcher {
 	return &watcher{
-		server: s, clock: c, converger: converge.New(s.cluster),
+		server: s, clock: c, observer: unobserved{}, converger: converge.New(s.cluster),
 		fences: make(slots, maxFences), makes: make(slots, maxMakes), calm: make(slots, maxCalm),
 		watched: map[string]*watchedVolume{}, nodes: map[string]*watchedNode{},
 		looks: map[string]*shared[look]{}, greetings: map[string]*shared[bool]{}, watches: map[string]*spdk.Watch{},
@@ -102,6 +104,10 @@ type watchedVolume struct {
 	unreachedSince time.Time
 	// heldSince is since when a switch has held I/O, to an interval of the sweeps of paths; zero if none does.
 	heldSince time.Time
+
+	// departing is why the raid host is being left; failovers counts how often one was, since the volume was staged or this process began.
+	departing departure
+	failovers int
 
 	// wish: a snapshot of it is being taken.
 	wish atomic.Bool
@@ -353,10 +359,12 @@ func (w *watcher) record(ctx context.Context, wv *watchedVolume, health spdk.Hea
 	number := wv.record.Assembly.Number
 	ctx, cancel := context.WithTimeout(ctx, storeLimit)
 	defer cancel()
+	var before *volume.Volume
 	v, err := volume.Modify(ctx, w.server.store, wv.id, func(v *volume.Volume) (bool, error) {
 		if v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Number != number {
 			return false, nil
 		}
+		before = v.Clone()
 		changes := w.judge(wv, v, health)
 		for id, state := range changes {
 			klog.FromContext(ctx).Info("Replica changes its state", "volumeID", v.ID, "replica", id, "node", v.Replica(id).Node, "from", v.Replica(id).State, "to", state)
@@ -369,6 +377,7 @@ func (w *watcher) record(ctx context.Context, wv *watchedVolume, health spdk.Hea
 		return false, fmt.Errorf("put the state of the replicas of volume %s on record: %w", wv.id, err)
 	}
 	wv.record, wv.readAt = v, w.clock.Now()
+	w.tell(before, v)
 	return rebuilt && v.Parameters.Thin, nil
 }
 

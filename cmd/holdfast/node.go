@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/holdfast-csi/holdfast/driver"
+	"github.com/holdfast-csi/holdfast/driver/metrics"
 	"github.com/holdfast-csi/holdfast/node"
 	"github.com/holdfast-csi/holdfast/node/mount"
 	"github.com/holdfast-csi/holdfast/node/nvmeof"
@@ -23,8 +24,8 @@ import (
 const closeTimeout = 10 * time.Second
 
 type nodeOptions struct {
-	name, zone, endpoint, config, store, stateDir, machineID string
-	maxVolumes                                               int64
+	name, zone, endpoint, config, store, stateDir, machineID, metrics string
+	maxVolumes                                                        int64
 }
 
 func nodeCommand() *cobra.Command {
@@ -44,6 +45,7 @@ func nodeCommand() *cobra.Command {
 	flags.StringVar(&o.stateDir, "state-dir", "/var/lib/holdfast/node", "directory for what this node has attached")
 	flags.StringVar(&o.machineID, "machine-id-file", "/etc/machine-id", "file that tells this machine from others of the same name")
 	flags.Int64Var(&o.maxVolumes, "max-volumes", 0, "how many volumes may be published here; 0 is no limit")
+	addMetricsAddress(cmd, &o.metrics)
 	for _, required := range []string{"node-id", "store"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {
 			panic(err) // the flag was defined above
@@ -57,7 +59,8 @@ func runNode(ctx context.Context, o nodeOptions) error {
 	if err != nil {
 		return err
 	}
-	cluster, closeCluster, err := config.Cluster(nil)
+	observed := newTelemetry(config.TLS)
+	cluster, closeCluster, err := config.Cluster(observed.spdk.Wrap)
 	if err != nil {
 		return err
 	}
@@ -73,17 +76,29 @@ func runNode(ctx context.Context, o nodeOptions) error {
 	host, mounter := nvmeof.New(nvmeof.Options{}), mount.New(mount.Options{})
 	server, err := node.New(node.Options{
 		Name: o.name, Zone: cmp.Or(o.zone, config.ZoneOf(o.name)), Store: store, Cluster: cluster, Fabrics: host, FileSystems: mounter, Mounts: mounter,
-		StateDir: o.stateDir, Clock: clock.RealClock{}, MaxVolumes: o.maxVolumes,
+		StateDir: o.stateDir, Clock: clock.RealClock{}, MaxVolumes: o.maxVolumes, Observer: metrics.NewNode(observed.registry),
 	})
 	if err != nil {
 		return err
 	}
+	observed.registry.MustRegister(metrics.Staged{Server: server})
 	watching, stopWatching := context.WithCancel(ctx)
 	watched := make(chan error, 1)
 	go func() { watched <- server.Watch(watching) }()
-	err = driver.Serve(ctx, o.endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Node: server})
+	serving, stopServing := context.WithCancel(ctx)
+	scraped := make(chan error, 1)
+	if o.metrics == "" {
+		scraped <- nil
+	} else {
+		go func() {
+			defer stopServing()
+			scraped <- observed.serve(serving, o.metrics, store)
+		}()
+	}
+	err = driver.Serve(serving, o.endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Node: server, Observe: observed.csi.Observe})
+	stopServing()
 	stopWatching()
-	err = errors.Join(err, <-watched)
+	err = errors.Join(err, <-scraped, <-watched)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	for _, closer := range []func(context.Context) error{mounter.Close, host.Close} {
