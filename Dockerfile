@@ -20,7 +20,7 @@ RUN --mount=type=cache,target=/root/.cache/go-build \
 
 FROM ${DEBIAN_IMAGE}
 # What the node service runs: mkfs.ext4 e2fsck resize2fs dumpe2fs (e2fsprogs), mkfs.xfs xfs_growfs xfs_repair (xfsprogs),
-# mount umount (mount), blkid (util-linux), modprobe (kmod).
+# mount umount (mount), blkid fstrim (util-linux), modprobe (kmod).
 # xfsprogs also depends on Python and 36 MB of ICU, for the online scrubber alone. Neither belongs into a privileged
 # container, so the scrubber is left out, its two dependencies with it, and the libraries of the rest are named here;
 # dpkg still records xfsprogs, which is what vulnerability scanners read.

@@ -97,6 +97,23 @@ func absent(v *volume.Volume, r volume.Replica, stocks map[string]lvolStock) boo
 	return known && st.err == nil && st.lvstores[r.LvStore] && !st.lvols[r.LvStore+"/"+v.LvolName(r)]
 }
 
+// gone says whether an lvol that is on record as made is not there, by a look that is newer than the record: a sweep's first look may be older,
+// and what was made since then is not lost.
+func (s *Server) gone(ctx context.Context, on, lvstore, lvol string) bool {
+	node, err := s.cluster.Node(on)
+	if err != nil {
+		return false
+	}
+	limited, cancel := context.WithTimeout(ctx, inventoryTimeout)
+	defer cancel()
+	stores, err := node.LvStores(limited)
+	if err != nil || !slices.ContainsFunc(stores, func(l spdk.LvStore) bool { return l.Name == lvstore }) {
+		return false
+	}
+	_, err = node.Lvol(limited, lvstore, lvol)
+	return errors.Is(err, spdk.ErrNotFound)
+}
+
 // away says whether a replica's node has been gone for so long that another is to take its place.
 func away(v *volume.Volume, r volume.Replica, stocks map[string]lvolStock) bool {
 	st, known := stocks[r.Node]
@@ -109,9 +126,13 @@ func (s *Server) needsCare(v *volume.Volume, stocks map[string]lvolStock) bool {
 		return false
 	}
 	if v.Owner == "" && v.Assembly != nil {
-		return len(v.Publications) == 0 || len(v.InState(volume.ReplicaOutOfSync, volume.ReplicaRebuilding)) > 0
+		return len(v.Publications) == 0 || len(v.InState(volume.ReplicaOutOfSync, volume.ReplicaRebuilding)) > 0 ||
+			len(v.InState(volume.ReplicaInSync)) > v.Parameters.Replicas
 	}
 	if len(v.Replicas) < v.Parameters.Replicas || len(v.InState(volume.ReplicaOutOfSync)) > 0 {
+		return true
+	}
+	if v.Owner == "" && len(v.InState(volume.ReplicaInSync)) > v.Parameters.Replicas {
 		return true
 	}
 	return v.Owner == "" && (len(v.InState(volume.ReplicaSuspect)) > 0 ||
@@ -132,6 +153,9 @@ func (s *Server) care(ctx context.Context, v *volume.Volume, stocks map[string]l
 	if v.Owner != "" {
 		return nil
 	}
+	if v, err = s.shrink(ctx, v); err != nil {
+		return err
+	}
 	return s.rebuild(ctx, v)
 }
 
@@ -144,13 +168,19 @@ func (s *Server) giveUpReplicas(ctx context.Context, v *volume.Volume, stocks ma
 		}
 		return r.State == volume.ReplicaOutOfSync || v.Owner == "" && v.Assembly == nil && r.State == volume.ReplicaInSync && len(v.InState(volume.ReplicaInSync)) > 1
 	}
-	if !slices.ContainsFunc(v.Replicas, func(r volume.Replica) bool { return doomed(v, r) }) {
+	var lost []string
+	for _, r := range v.Replicas {
+		if doomed(v, r) && s.gone(ctx, r.Node, r.LvStore, v.LvolName(r)) {
+			lost = append(lost, r.ID)
+		}
+	}
+	if len(lost) == 0 {
 		return v, nil
 	}
 	return s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
 		changed := false
 		for _, r := range slices.Clone(v.Replicas) {
-			if !doomed(v, r) {
+			if !slices.Contains(lost, r.ID) || !doomed(v, r) {
 				continue
 			}
 			klog.FromContext(ctx).Info("Replica's lvol is gone", "volumeID", v.ID, "replica", r.ID, "node", r.Node, "lvstore", r.LvStore, "state", r.State)
@@ -223,14 +253,14 @@ func (s *Server) rebuild(ctx context.Context, v *volume.Volume) error {
 		return err
 	}
 	next, begin := volume.NextRebuild(v, seen, s.clock.Now())
-	surplus := v.Surplus()
+	surplus := v.Surplus(seen, s.cluster.Zone)
 	rebuilding := len(v.InState(volume.ReplicaRebuilding)) > 0
 	if !begin && len(surplus) == 0 && (rebuilding || len(v.Publications) > 0) {
 		return nil
 	}
 	v, err = s.modifyUnowned(ctx, v, func(v *volume.Volume) {
 		now := s.clock.Now().UTC()
-		for _, id := range surplus {
+		for _, id := range v.Surplus(seen, s.cluster.Zone) {
 			v.SetReplicaState(id, volume.ReplicaRemoving, now)
 		}
 		switch {

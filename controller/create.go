@@ -80,12 +80,16 @@ func readOrder(req *csi.CreateVolumeRequest) (order, error) {
 	if err != nil {
 		return order{}, err
 	}
-	if len(req.GetMutableParameters()) > 0 {
-		return order{}, invalid("mutable_parameters: there are none that could be set")
-	}
-	parameters, err := volume.ParseParameters(req.GetParameters())
+	parameters, err := volume.ParseClasses(req.GetParameters(), req.GetMutableParameters())
 	if err != nil {
 		return order{}, invalid("%v", err)
+	}
+	for _, c := range req.GetVolumeCapabilities() {
+		if fs := c.GetMount().GetFsType(); fs != "" {
+			if err := parameters.CheckMkfs(fs); err != nil {
+				return order{}, invalid("%v", err)
+			}
+		}
 	}
 	required, limit, err := sizes(req.GetCapacityRange())
 	if err != nil {
@@ -136,7 +140,7 @@ func (o order) fits(v *volume.Volume) error {
 	switch {
 	case v.Name != o.name:
 		return fmt.Errorf("%w: its name is %q", volume.ErrIncompatible, v.Name)
-	case !v.Parameters.Equal(o.parameters):
+	case !v.Parameters.EqualButMutable(o.parameters) || !v.Modified && !v.Parameters.Equal(o.parameters):
 		return fmt.Errorf("%w: its parameters are %+v, asked for are %+v", volume.ErrIncompatible, v.Parameters, o.parameters)
 	case !sameContent(v.Content, o.content):
 		return fmt.Errorf("%w: it was made of %+v, asked for is %+v", volume.ErrIncompatible, v.Content, o.content)

@@ -93,8 +93,7 @@ func (s *Server) enlarge(ctx context.Context, v *volume.Volume, required, limit 
 		if v.Phase != volume.PhaseReady || v.SizeBytes != from {
 			return false, fmt.Errorf("%w: its size or phase", volume.ErrConflict)
 		}
-		v.Grow(size)
-		return true, nil
+		return true, v.Grow(size)
 	})
 	if err == nil {
 		klog.FromContext(ctx).V(2).Info("Volume is to grow", "volumeID", v.ID, "fromBytes", from, "toBytes", size, "owner", v.Owner)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -90,12 +91,15 @@ func (l *ledger) dropLocked(id string) {
 	delete(l.volumes, id)
 }
 
-// roomLocked returns how many bytes a new replica may have on an lvstore. Thin replicas are bounded by what may be promised, others also by what is
-// free now.
+// roomLocked returns how many bytes a new replica may have on an lvstore. Thin replicas are bounded by what may be promised, and have no place
+// where an lvstore is full but for a rest that the volumes there need; others are bounded also by what is free now.
 func (l *ledger) roomLocked(p pool, thin bool) int64 {
 	room := int64(l.overcommit*float64(p.TotalBytes)) - l.promised[place{p.node.Name, p.Name}]
-	if !thin {
+	switch {
+	case !thin:
 		room = min(room, p.FreeBytes)
+	case (condition.Pool{TotalBytes: p.TotalBytes, FreeBytes: p.FreeBytes}).Less(condition.FullPercent):
+		return 0
 	}
 	return max(0, room/p.ClusterBytes*p.ClusterBytes)
 }

@@ -54,6 +54,9 @@ func (s *Server) publish(ctx context.Context, id string, p volume.Publication) e
 	if v.Owner == p.Node && v.Publication(p.Node) != nil {
 		return nil // staged there: what runs is its node service's to keep running
 	}
+	if v.Owner != "" && (v.Assembly == nil || !v.Assembly.Stopping) {
+		return s.admit(ctx, v, p)
+	}
 	if v, err = s.stop(ctx, v); err != nil {
 		return err
 	}
@@ -109,15 +112,7 @@ func mayPublish(v *volume.Volume, p volume.Publication) error {
 	if v.Phase != volume.PhaseReady {
 		return fmt.Errorf("%w: it is %s", volume.ErrBusy, v.Phase)
 	}
-	for _, other := range v.Publications {
-		if other.Node != p.Node {
-			return fmt.Errorf("%w: it is published to node %s, and a volume is used by one node at a time; unpublish it there first", volume.ErrInUse, other.Node)
-		}
-		if other != p {
-			return fmt.Errorf("%w: it is published to that node as %+v, asked for is %+v", volume.ErrIncompatible, other, p)
-		}
-	}
-	return nil
+	return v.Admits(p)
 }
 
 // cleanUp takes apart what former assemblies left on nodes that answer again, before one of them may become raid host.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -105,15 +106,19 @@ func (s *Server) sweepTaking(ctx context.Context, sn *volume.Snapshot) error {
 
 // noteLvols puts on record how much a snapshot's lvols hold, and which are lost. What they hold grows when a snapshot below them is deleted.
 func (s *Server) noteLvols(ctx context.Context, sn *volume.Snapshot, stocks map[string]lvolStock) (*volume.Snapshot, error) {
-	lost := func(r volume.SnapshotReplica) bool {
+	var lost []string
+	for _, r := range sn.InState(volume.SnapshotTaken) {
 		st, known := stocks[r.Node]
-		return r.State == volume.SnapshotTaken && known && st.err == nil && st.lvstores[r.LvStore] && !st.lvols[r.LvStore+"/"+sn.LvolName(r)]
+		missing := known && st.err == nil && st.lvstores[r.LvStore] && !st.lvols[r.LvStore+"/"+sn.LvolName(r)]
+		if missing && s.gone(ctx, r.Node, r.LvStore, sn.LvolName(r)) {
+			klog.FromContext(ctx).Info("Lvol of a snapshot is gone", "snapshotID", sn.ID, "node", r.Node, "lvstore", r.LvStore)
+			lost = append(lost, r.ID)
+		}
 	}
 	change := func(sn *volume.Snapshot) (changed bool) {
 		for i, r := range sn.Replicas {
 			switch held, seen := stocks[r.Node].bytes[r.LvStore+"/"+sn.LvolName(r)]; {
-			case lost(r):
-				klog.FromContext(ctx).Info("Lvol of a snapshot is gone", "snapshotID", sn.ID, "node", r.Node, "lvstore", r.LvStore)
+			case r.State == volume.SnapshotTaken && slices.Contains(lost, r.ID):
 				sn.Replicas[i].State, changed = volume.SnapshotRemoving, true
 			case seen && held != r.Bytes:
 				sn.Replicas[i].Bytes, changed = held, true

@@ -10,6 +10,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/holdfast-csi/holdfast/spdk"
+	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -80,6 +81,9 @@ func (s *Server) source(ctx context.Context, sn *volume.Snapshot) (*volume.Volum
 // planSnapshot puts another attempt on record, with the snapshot first and then with the volume.
 func (s *Server) planSnapshot(ctx context.Context, sn *volume.Snapshot) (*volume.Snapshot, *volume.Volume, error) {
 	v, err := s.get(ctx, sn.Source)
+	if err == nil {
+		err = hasOneSize(v)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -106,10 +110,21 @@ func (s *Server) planSnapshot(ctx context.Context, sn *volume.Snapshot) (*volume
 		if err := mayBeSource(v); err != nil {
 			return false, err
 		}
-		v.Snapshot = &volume.SnapshotWish{Snapshot: sn.ID, UUID: sn.UUID, Replicas: slices.Clone(planned), State: volume.WishWanted}
+		if err := hasOneSize(v); err != nil {
+			return false, err
+		}
+		v.Snapshot = &volume.SnapshotWish{Snapshot: sn.ID, UUID: sn.UUID, Replicas: slices.Clone(planned), SizeBytes: v.SizeBytes, State: volume.WishWanted}
 		return true, nil
 	})
 	return sn, v, err
+}
+
+// hasOneSize says that a volume is being grown: its replicas may differ in size then.
+func hasOneSize(v *volume.Volume) error {
+	if v.GrowingFrom == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: volume %s is growing from %d to %d bytes; a snapshot can be taken when all its replicas and its host have the new size", volume.ErrBusy, v.ID, v.GrowingFrom, v.SizeBytes)
 }
 
 // carryOut brings the wish on a volume's record to its end.
@@ -194,7 +209,7 @@ func (s *Server) collect(ctx context.Context, v *volume.Volume) (*volume.Snapsho
 			return false, nil
 		}
 		if wish.State == volume.WishTaken {
-			sn.Collect(wish, v.SizeBytes)
+			sn.Collect(wish)
 		} else {
 			sn.GiveUpAttempt()
 		}
@@ -273,6 +288,8 @@ func (s *Server) planLvols(ctx context.Context, v *volume.Volume) ([]volume.Snap
 			klog.FromContext(ctx).V(2).Info("Replica can't be measured for a snapshot", "volumeID", v.ID, "replica", r.ID, "node", r.Node, "err", err)
 		case !v.Parameters.Thin && store.FreeBytes < v.SizeBytes:
 			return nil, fmt.Errorf("%w: lvstore %s of %s has %d bytes free; a thick volume may need all of its %d again after a snapshot", volume.ErrNoSpace, r.LvStore, r.Node, store.FreeBytes, v.SizeBytes)
+		case (condition.Pool{TotalBytes: store.TotalBytes, FreeBytes: store.FreeBytes}).Less(condition.FullPercent):
+			return nil, fmt.Errorf("%w: lvstore %s of %s has less than %d %% free, and a volume takes up more after a snapshot; add space there, or delete volumes and snapshots", volume.ErrNoSpace, r.LvStore, r.Node, condition.FullPercent)
 		default:
 			l.Bytes = lvol.AllocatedBytes
 			totals[place{r.Node, r.LvStore}] = store.TotalBytes

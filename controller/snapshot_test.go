@@ -173,7 +173,7 @@ func TestContentSourcesThatCannotBeUsedAreRefused(t *testing.T) {
 			t.Error("a smaller volume was made")
 		}
 	}
-	restored := b.mustCreate(from(order("restored", 16*mib), sn))
+	restored := b.mustCreate(from(order("restored", 16*mib, volume.ParamReplicas, "2"), sn))
 	for _, other := range []*csi.CreateVolumeRequest{order("restored", 16*mib), from(order("restored", 16*mib), id)} {
 		_, err := b.create(other)
 		wantError(t, err, volume.ErrIncompatible)
@@ -300,4 +300,35 @@ func TestSnapshotWhoseLvolsAreLostIsNotReady(t *testing.T) {
 	}
 	_, err := b.create(from(order("restored", 8*mib), sn))
 	wantError(t, err, volume.ErrPrecondition)
+}
+
+// A snapshot has one size, so that the two exclude each other: while the volume grows its replicas may differ in it.
+func TestSnapshotWaitsUntilTheVolumeHasGrown(t *testing.T) {
+	b := newBench(t, 2, cluster.Options{})
+	id := b.mustCreate(order("source", 8*mib, volume.ParamReplicas, "2"))
+	away := b.Record(id).Replicas[1].Node
+	b.Sim(away).Kill()
+	_, err := b.ControllerExpandVolume(within(t), &csi.ControllerExpandVolumeRequest{VolumeId: id, CapacityRange: &csi.CapacityRange{RequiredBytes: 16 * mib}})
+	b.must(err)
+	if b.Record(id).GrowingFrom == 0 {
+		t.Fatal("it is said to have grown, with a replica away")
+	}
+	if _, err := b.snapshot("s", id); !errors.Is(err, volume.ErrBusy) {
+		t.Fatalf("got %v", err)
+	}
+	if v := b.Record(id); v.Snapshot != nil {
+		t.Errorf("it is wanted all the same: %+v", v.Snapshot)
+	}
+	b.must(b.Sim(away).Start())
+	b.must(b.Sweep(within(t)))
+	sn := b.mustSnapshot("s", id)
+	b.wantTaken(sn, 2, 0)
+	if got := b.SnapshotRecord(sn).SizeBytes; got != 16*mib {
+		t.Errorf("the snapshot has %d bytes", got)
+	}
+	_, err = b.ControllerExpandVolume(within(t), &csi.ControllerExpandVolumeRequest{VolumeId: id, CapacityRange: &csi.CapacityRange{RequiredBytes: 32 * mib}})
+	b.must(err)
+	if v := b.Record(b.mustCreate(from(order("restored", 16*mib, volume.ParamReplicas, "2"), sn))); v.SizeBytes != 16*mib {
+		t.Errorf("what was made of it has %d bytes", v.SizeBytes)
+	}
 }

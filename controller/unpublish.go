@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"k8s.io/klog/v2"
@@ -41,16 +40,18 @@ func (s *Server) unpublish(ctx context.Context, id, node string) error {
 		return err
 	}
 	v, err = s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
-		before := len(v.Publications)
-		v.Publications = slices.DeleteFunc(v.Publications, func(p volume.Publication) bool { return node == "" || p.Node == node })
-		if len(v.Publications) == 0 && v.Assembly != nil && !v.Assembly.Stopping {
-			v.Stop()
-			return true, nil
+		running, gone := v.Assembly != nil && !v.Assembly.Stopping, node != "" && v.Publication(node) == nil
+		if len(v.Publications) == 0 && !running || len(v.Publications) > 0 && gone {
+			return false, nil
 		}
-		return len(v.Publications) != before, nil
+		v.Unpublish(node)
+		return true, nil
 	})
 	if err != nil {
 		return err
+	}
+	if v.Assembly != nil && !v.Assembly.Stopping && v.Owner != "" {
+		return s.shutOut(ctx, v, node)
 	}
 	if v.Assembly != nil && !v.Assembly.Stopping {
 		return s.converger.Run(ctx, v)
@@ -91,7 +92,7 @@ func (s *Server) ended(v *volume.Volume) {
 	for _, r := range v.InState(volume.ReplicaRebuilding) {
 		v.SetReplicaState(r.ID, volume.ReplicaOutOfSync, s.clock.Now().UTC())
 	}
-	v.Assembly, v.Owner = nil, ""
+	v.Assembly, v.Owner, v.Review = nil, "", false
 }
 
 // recordMembers puts on record, while the raid still tells, which legs it has ejected or is about to: the owner may have died before

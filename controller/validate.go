@@ -23,6 +23,9 @@ var accessModes = map[csi.VolumeCapability_AccessMode_Mode]volume.AccessMode{
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY:   volume.AccessSingleNodeReaderOnly,
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER: volume.AccessSingleNodeSingleWriter,
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER:  volume.AccessSingleNodeMultiWriter,
+	csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY:    volume.AccessMultiNodeReaderOnly,
+	csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER:  volume.AccessMultiNodeSingleWriter,
+	csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER:   volume.AccessMultiNodeMultiWriter,
 }
 
 // checkCapabilities says what, if anything, of the capabilities can't be served. Missing ones are the caller's fault.
@@ -42,11 +45,14 @@ func checkCapability(c *csi.VolumeCapability) error {
 	if c == nil {
 		return fmt.Errorf("volume_capability is missing")
 	}
-	if _, ok := accessModes[c.GetAccessMode().GetMode()]; !ok {
-		return fmt.Errorf("access mode %s is not supported: a volume is used by one node at a time (ReadWriteOnce or ReadWriteOncePod)",
-			c.GetAccessMode().GetMode())
+	mode, ok := accessModes[c.GetAccessMode().GetMode()]
+	if !ok {
+		return fmt.Errorf("access mode %s is not supported; name one of the single-node or multi-node modes", c.GetAccessMode().GetMode())
 	}
 	switch {
+	case c.GetMount() != nil && mode.MultiNode() && mode != volume.AccessMultiNodeReaderOnly:
+		return fmt.Errorf("access mode %s is for raw block volumes (volumeMode: Block): no file system that is offered can be written while other nodes have it mounted; for a file system use one node (ReadWriteOnce) or readers only (ReadOnlyMany)",
+			c.GetAccessMode().GetMode())
 	case c.GetMount() != nil:
 		if fs := c.GetMount().GetFsType(); fs != "" && !volume.ValidFSType(fs) {
 			return fmt.Errorf("file system %q is not supported; use ext4 or xfs", fs)

@@ -55,6 +55,7 @@ func runSuite(t *testing.T, access string) {
 	config.TestVolumeSize = 64 << 20
 	config.TestVolumeAccessType = access
 	config.TestVolumeParameters = map[string]string{volume.ParamReplicaStallBudget: cluster.StallBudget.String()}
+	config.TestVolumeMutableParameters = map[string]string{volume.ParamIOPSLimit: "5000", volume.ParamBandwidthLimit: "1Gi", volume.ParamReplicas: "2"}
 
 	suite := sanity.GinkgoTest(&config)
 	ginkgo.ReportAfterSuite("skipped", func(r ginkgo.Report) {
@@ -80,7 +81,6 @@ func runSuite(t *testing.T, access string) {
 // notAnnounced are the suite's reasons to leave a test out that are capabilities which the driver does not announce.
 var notAnnounced = []string{
 	"GetSnapshot not supported", "SNAPSHOT_ACCESSIBILITY_CONSTRAINTS not supported",
-	"Modify volume not supported", "Modify Volume not supported", "ControllerModifyVolume not supported",
 	"GroupControllerService not supported", "VolumeGroupSnapshots not supported",
 	// The limit is the CO's to keep: the driver only tells it.
 	"testnodevolumeattachlimit not enabled",

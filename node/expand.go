@@ -50,7 +50,7 @@ func (s *Server) expand(ctx context.Context, id, path string, r *csi.CapacityRan
 	switch required, limit := r.GetRequiredBytes(), r.GetLimitBytes(); {
 	case err != nil:
 		return 0, err
-	case st == nil || v.Owner != s.name:
+	case st == nil || v.Publication(s.name) == nil || v.Owner == "":
 		return 0, fmt.Errorf("%w: it is not staged on node %s; when it is, its file system is grown by that", volume.ErrPrecondition, s.name)
 	case path != st.Path && !slices.Contains(st.Targets, path):
 		return 0, fmt.Errorf("%w: volume %s is not at %s on this node", volume.ErrNotFound, id, path)
@@ -84,7 +84,14 @@ func (s *Server) growRunning(ctx context.Context, id string) (*volume.Volume, nv
 	if err != nil {
 		return nil, nvmeof.Device{}, err
 	}
-	if v.Owner != s.name || v.Assembly == nil || v.Assembly.Held || v.Assembly.Stopping {
+	if v.Owner != s.name && v.GrowingFrom > 0 {
+		return nil, nvmeof.Device{}, fmt.Errorf("%w: node %s, which looks after what runs of it, has not grown it yet", volume.ErrBusy, v.Owner)
+	}
+	if v.Owner != s.name {
+		device, err := s.awaitSize(ctx, v)
+		return v, device, err
+	}
+	if v.Assembly == nil || v.Assembly.Held || v.Assembly.Stopping {
 		return nil, nvmeof.Device{}, fmt.Errorf("%w: it is being moved, published or given back", volume.ErrBusy)
 	}
 	had := v.Standby != nil
@@ -94,9 +101,7 @@ func (s *Server) growRunning(ctx context.Context, id string) (*volume.Volume, nv
 	if v.GrowingFrom > 0 {
 		return nil, nvmeof.Device{}, fmt.Errorf("%w: it was expanded again meanwhile", volume.ErrBusy)
 	}
-	limited, cancel := context.WithTimeout(ctx, growLimit)
-	defer cancel()
-	device, err := s.fabrics.WaitSize(limited, v.NQN(), v.UUID, v.SizeBytes)
+	device, err := s.awaitSize(ctx, v)
 	if err != nil {
 		return nil, nvmeof.Device{}, err
 	}
@@ -106,6 +111,13 @@ func (s *Server) growRunning(ctx context.Context, id string) (*volume.Volume, nv
 		}
 	}
 	return v, device, nil
+}
+
+// awaitSize returns this machine's device when it has the size on record.
+func (s *Server) awaitSize(ctx context.Context, v *volume.Volume) (nvmeof.Device, error) {
+	ctx, cancel := context.WithTimeout(ctx, growLimit)
+	defer cancel()
+	return s.fabrics.WaitSize(ctx, v.NQN(), v.UUID, v.SizeBytes)
 }
 
 // growFileSystem grows the file system that is mounted at path to the size of its device, and puts that on record.

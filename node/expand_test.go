@@ -18,7 +18,7 @@ func (b *bench) enlarge(id string, bytes int64) {
 	b.t.Helper()
 	v := b.Record(id)
 	if v.SizeBytes < bytes {
-		v.Grow(bytes)
+		b.must(v.Grow(bytes))
 		b.must(b.Store.Update(b.t.Context(), v))
 	}
 }

@@ -19,8 +19,12 @@ type loss struct {
 	departure
 	// gone: the raid host answers and has no raid of the volume.
 	gone bool
-	// asked: an operator wants it; nothing is wrong with the raid host.
-	asked bool
+	// asked: the raid host works, and may tell which legs it had last when this machine has left it; told: it was asked that.
+	asked, told bool
+	// works: it serves its hosts as well, and goes on doing so until they have left it.
+	works bool
+	// to is the node that an operator asked for; "" is any.
+	to string
 
 	// number is the assembly that runs there, address the raid host's.
 	number  uint32
@@ -62,7 +66,7 @@ func (l loss) usable(v *volume.Volume, a volume.Assembly, proven bool) []string 
 //   - What was once in doubt stays so as long as the raid host is lost.
 //   - The paths as they are count only soon enough after all good legs were last seen to be connected; later those do that were seen then.
 //     A process that has only just begun takes them as they are.
-//   - A held assembly has taken no write: in doubt is what the raid host before it may have lost sight of.
+//   - A held assembly has taken no write: in doubt is what the raid host before it may have lost sight of, and that is who may still tell.
 func (wv *watchedVolume) notice(l loss, v *volume.Volume, now time.Time) loss {
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
@@ -70,17 +74,17 @@ func (wv *watchedVolume) notice(l loss, v *volume.Volume, now time.Time) loss {
 	if v.Assembly.Held {
 		if l.why != "" {
 			l.number, l.address, l.unproven, l.paths, l.refuted = v.Assembly.Number, before.address, before.unproven, before.paths, before.refuted
+			l.asked, l.told = before.asked || before.why == "", before.told
 		}
 		return l
 	}
 	if l.why == "" {
-		wv.noticed, wv.departing = loss{}, departure{}
+		wv.noticed, wv.departing, wv.seenOff = loss{}, departure{}, 0
 		return l
 	}
 	wv.depart(l.cause, now)
 	l.number = v.Assembly.Number
-	values, err := timeouts.Derive(v.Parameters.Budgets)
-	inTime := err == nil && now.Sub(wv.wholeAt) <= values.Leg.FastIOFail+unwatched
+	inTime := wv.wholeLately(v, now)
 	if before.why != "" && before.number == l.number {
 		l.refuted = before.refuted
 		if !inTime || l.gone {
@@ -98,6 +102,20 @@ func (wv *watchedVolume) notice(l loss, v *volume.Volume, now time.Time) loss {
 	return l
 }
 
+// wholeLately says whether all good legs were seen to be connected so short a time ago that the raid host can't have acknowledged a write
+// without one, as far as one cause cut it off from its legs and from its hosts. The caller holds wv.mu.
+func (wv *watchedVolume) wholeLately(v *volume.Volume, now time.Time) bool {
+	values, err := timeouts.Derive(v.Parameters.Budgets)
+	return err == nil && now.Sub(wv.wholeAt) <= values.Leg.FastIOFail+unwatched
+}
+
+// inTime is wholeLately for a caller that doesn't hold wv.mu.
+func (wv *watchedVolume) inTime(v *volume.Volume, now time.Time) bool {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	return wv.wholeLately(v, now)
+}
+
 // settle forgets a loss whose doubts are on record: every leg that is in-sync by that is connected now.
 func (wv *watchedVolume) settle(now time.Time) {
 	wv.mu.Lock()
@@ -110,6 +128,20 @@ func (wv *watchedVolume) left() loss {
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
 	return wv.noticed
+}
+
+// doubt remembers what the former raid host told when it was left: that it had lost these legs before. It isn't asked again, for from now
+// on it loses legs because it is cut off from them.
+func (wv *watchedVolume) doubt(lost []string) {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	wv.noticed.told = true
+	for _, id := range lost {
+		wv.noticed.refuted = true
+		if !slices.Contains(wv.noticed.unproven, id) {
+			wv.noticed.unproven = append(wv.noticed.unproven, id)
+		}
+	}
 }
 
 // refute remembers that the legs in doubt can't be proven good any more.

@@ -99,7 +99,7 @@ func (w *watcher) consider(ctx context.Context, wv *watchedVolume, name string, 
 			return
 		}
 		if rebuilt {
-			w.running.Go(func() { w.trim(ctx, wv.id) })
+			w.running.Go(func() { w.trim(ctx, wv.id, "a rebuild") })
 		}
 	}
 	w.tendIfDue(ctx, wv, l)

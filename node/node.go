@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/google/uuid"
@@ -181,7 +182,7 @@ func (s *Server) targetAt(v *volume.Volume, raidHost string) (nvmeof.Target, err
 		NQN: v.NQN(), NSUUID: v.UUID, Paths: []nvmeof.Path{{Address: host.NVMf.String()}},
 		HostNQN: hostNQN, HostID: volume.HostID(hostNQN),
 		KeepAliveSec: int(values.Host.KeepAlive.Seconds()), ReconnectDelaySec: int(values.Host.ReconnectDelay.Seconds()),
-		CtrlLossSec: int(values.Host.CtrlLoss.Seconds()),
+		CtrlLossSec: int(values.Host.CtrlLoss.Seconds()), IOQueues: timeouts.HostQueues,
 	}, nil
 }
 
@@ -196,12 +197,27 @@ type access struct {
 	flags    []string
 	readOnly bool
 	single   bool
+	// shared: other nodes may have it mounted, too.
+	shared bool
+}
+
+// mountFlags are what to mount with. A journal that other nodes may be reading past must not be replayed: ext4 noload, xfs norecovery
+// (Documentation/admin-guide/ext4.rst, xfs.rst).
+func (a access) mountFlags() []string {
+	if !a.shared {
+		return a.flags
+	}
+	if a.fsType == mount.XFS {
+		return append(slices.Clone(a.flags), "norecovery")
+	}
+	return append(slices.Clone(a.flags), "noload")
 }
 
 func readAccess(c *csi.VolumeCapability) (access, error) {
 	mode := c.GetAccessMode().GetMode()
 	a := access{
-		readOnly: mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
+		readOnly: mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY || mode == csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY,
+		shared:   mode == csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY,
 		single:   mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER,
 	}
 	switch {
@@ -211,6 +227,8 @@ func readAccess(c *csi.VolumeCapability) (access, error) {
 		return access{}, invalid("volume_capability has no access mode")
 	case c.GetBlock() != nil:
 		a.block = true
+	case mode == csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER || mode == csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER:
+		return access{}, invalid("access mode %s is for raw block volumes: no file system that is offered can be written while other nodes have it mounted", mode)
 	case c.GetMount() != nil:
 		a.fsType, a.flags = c.GetMount().GetFsType(), c.GetMount().GetMountFlags()
 		if a.fsType != "" && !volume.ValidFSType(a.fsType) {

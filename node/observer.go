@@ -45,6 +45,8 @@ const (
 	CauseRestarted Cause = "restarted"
 	// CauseResize: its raid has missed the volume's new size.
 	CauseResize Cause = "resize"
+	// CauseWiden: its raid has no slot for another replica.
+	CauseWiden Cause = "widen"
 	// CausePlanned: an operator asked for it.
 	CausePlanned Cause = "planned"
 	// CauseResumed: a switch was found under way that another life of the node service has begun.
@@ -54,8 +56,8 @@ const (
 // Causes returns all causes.
 func Causes() []Cause {
 	return []Cause{
-		CauseKilled, CauseHung, CauseCutOff, CauseTargetSilent, CauseUnwatched, CauseRefused, CauseLegsLost, CauseRestarted, CauseResize, CausePlanned,
-		CauseResumed,
+		CauseKilled, CauseHung, CauseCutOff, CauseTargetSilent, CauseUnwatched, CauseRefused, CauseLegsLost, CauseRestarted, CauseResize, CauseWiden,
+		CausePlanned, CauseResumed,
 	}
 }
 

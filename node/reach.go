@@ -37,8 +37,9 @@ func (w *watcher) reach(ctx context.Context) {
 		klog.FromContext(ctx).Info("Paths to staged volumes can't be looked at", "err", err)
 		return
 	}
-	live, states := map[[2]string]bool{}, map[string]int{}
+	live, there, states := map[[2]string]bool{}, map[[2]string]bool{}, map[string]int{}
 	for _, c := range controllers {
+		there[[2]string{c.NQN, c.Address}] = true
 		live[[2]string{c.NQN, c.Address}] = c.State == nvmeof.StateLive
 		states[c.State]++
 	}
@@ -46,6 +47,9 @@ func (w *watcher) reach(ctx context.Context) {
 	w.pathStates = states
 	w.mu.Unlock()
 	for _, wv := range all {
+		if w.strayed(wv, there) {
+			w.beginWish(ctx, wv)
+		}
 		wv.mu.Lock()
 		wv.noteHeld(now)
 		switch v := wv.record; {
@@ -61,6 +65,15 @@ func (w *watcher) reach(ctx context.Context) {
 		}
 		wv.mu.Unlock()
 	}
+}
+
+// strayed says whether this machine, a guest of the volume, lacks a controller of an assembly that it is to be connected to: the kernel gives
+// one up that a target refuses. there are the controllers by NQN and address.
+func (w *watcher) strayed(wv *watchedVolume, there map[[2]string]bool) bool {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	v := wv.guest
+	return v != nil && slices.ContainsFunc(v.GuestPaths(), func(a volume.Assembly) bool { return !there[[2]string{v.NQN(), w.address(a.RaidHost)}] })
 }
 
 // reconnect makes sure of this machine's path to the raid host where a sweep has missed it.
@@ -103,12 +116,21 @@ func (wv *watchedVolume) excuse(now time.Time) {
 	}
 }
 
-// blind says that a raid host is to be left which has lost sight of all good legs while the standby sees one: its raid is about to lose
-// its last leg, and the host its namespace. It acknowledges nothing meanwhile, and tells which legs it had when the host has left it.
+// blind says that a raid host is to be left which has lost sight of all its legs while the standby sees a good one: its raid is about to lose
+// its last leg, and the host its namespace. It acknowledges nothing meanwhile, and tells which legs it had when the host has left it. One
+// that still has a leg that was rebuilt, and isn't good on record yet, goes on with that, and no other leg has what it writes from then on.
 func (w *watcher) blind(ctx context.Context, v *volume.Volume, seen watchedNode) loss {
 	legs, _ := converge.LegHealth(v, *v.Assembly, seen.health)
-	if v.Standby == nil || !v.Standby.Running || slices.ContainsFunc(v.GoodLegs(*v.Assembly), func(id string) bool { return legs[id].Connected }) || !w.standbySees(ctx, v) {
+	if v.Standby == nil || !v.Standby.Running || seesALeg(v, legs) || !w.standbySees(ctx, v) {
 		return loss{}
 	}
 	return loss{why: "it has lost sight of every good leg", departure: departure{cause: CauseLegsLost}, asked: true, address: w.address(v.Assembly.RaidHost)}
+}
+
+// seesALeg says whether a raid has a leg that it may go on with alone.
+func seesALeg(v *volume.Volume, legs map[string]volume.LegHealth) bool {
+	good := v.GoodLegs(*v.Assembly)
+	return slices.ContainsFunc(v.Assembly.Legs, func(id string) bool {
+		return legs[id].Connected && (legs[id].Member || slices.Contains(good, id))
+	})
 }

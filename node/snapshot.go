@@ -26,7 +26,7 @@ const (
 	wishLimit = 15 * time.Second
 )
 
-// carryOutWishes begins to take the snapshots that are wanted of volumes that are staged here. It waits for none.
+// carryOutWishes begins to do what is wanted of this node for volumes that are staged here. It waits for none.
 func (w *watcher) carryOutWishes(ctx context.Context) {
 	if !w.wishing.CompareAndSwap(false, true) {
 		return
@@ -37,29 +37,54 @@ func (w *watcher) carryOutWishes(ctx context.Context) {
 		defer cancel()
 		ids, err := w.server.store.Wishes(reading, w.server.name)
 		if err != nil {
-			klog.FromContext(ctx).V(2).Info("It can't be found out which snapshots are wanted", "err", err)
+			klog.FromContext(ctx).V(2).Info("It can't be found out what is wanted of this node", "err", err)
 			return
 		}
 		for _, id := range ids {
 			w.mu.Lock()
 			wv := w.watched[id]
 			w.mu.Unlock()
-			if wv != nil && wv.wish.CompareAndSwap(false, true) {
-				w.running.Go(func() {
-					defer wv.wish.Store(false)
-					w.carryOut(ctx, wv)
-				})
+			if wv != nil {
+				w.beginWish(ctx, wv)
 			}
 		}
 	})
 }
 
-func (w *watcher) carryOut(ctx context.Context, wv *watchedVolume) {
+// beginWish begins to do what a volume wants of this node, unless that is being done.
+func (w *watcher) beginWish(ctx context.Context, wv *watchedVolume) {
+	if !wv.wish.CompareAndSwap(false, true) {
+		return
+	}
+	w.running.Go(func() {
+		defer wv.wish.Store(false)
+		if err := w.carryOut(ctx, wv); err != nil && !errors.Is(err, volume.ErrConflict) {
+			klog.FromContext(ctx).V(2).Info("What a volume wants of this node can't be done yet", "volumeID", wv.id, "err", err)
+		}
+	})
+}
+
+// carryOut does the next thing that a volume wants of this node.
+func (w *watcher) carryOut(ctx context.Context, wv *watchedVolume) error {
+	v, err := w.server.get(ctx, wv.id)
+	if err != nil {
+		return err
+	}
+	if v.Owner != w.server.name {
+		return w.follow(ctx, wv)
+	}
 	ctx, cancel := context.WithTimeout(ctx, wishLimit)
 	defer cancel()
-	if err := w.snapshot(ctx, wv); err != nil && !errors.Is(err, volume.ErrConflict) {
-		klog.FromContext(ctx).V(2).Info("Snapshot can't be taken", "volumeID", wv.id, "err", err)
+	switch p := v.Publication(w.server.name); {
+	case p != nil && p.Inherits:
+		return w.takeOver(ctx, wv)
+	case v.Review:
+		return w.review(ctx, wv)
 	}
+	if err := w.snapshot(ctx, wv); err != nil {
+		return fmt.Errorf("take a snapshot: %w", err)
+	}
+	return nil
 }
 
 // snapshot takes the snapshot that is wanted of a volume (docs/design.md, "Snapshots"). Nothing else is done to what runs of the volume while
@@ -136,8 +161,10 @@ func (w *watcher) pauseAndTake(ctx context.Context, wv *watchedVolume) (*taking,
 		return nil, err
 	}
 	t := &taking{v: v, wish: v.Snapshot, failed: map[string]error{}, cntlids: map[string]int{}}
+	limit := w.lift(ctx, wv, v, host.Name)
 	begin := w.clock.Now()
 	takeErr, resumeErr := w.takeInPause(ctx, host, pause, t)
+	limit()
 	paused := w.clock.Since(begin)
 	w.observer.SnapshotPaused(paused, takeErr == nil && resumeErr == nil)
 	klog.FromContext(ctx).V(2).Info("I/O was paused for a snapshot", "volumeID", v.ID, "for", paused.Round(time.Millisecond).String(), "err", takeErr)

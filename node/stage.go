@@ -56,7 +56,9 @@ func (s *Server) stage(ctx context.Context, id, path string, a access) error {
 	if !v.Fits(device.SizeBytes) {
 		return fmt.Errorf("%w: device %s has %d bytes, the record says %d; nothing was written to it", volume.ErrPrecondition, device.Path, device.SizeBytes, v.SizeBytes)
 	}
-	readOnly := a.readOnly || v.Publication(s.name).ReadOnly
+	p := v.Publication(s.name)
+	readOnly := a.readOnly || !p.Writes()
+	a.shared = a.shared || p.Mode == volume.AccessMultiNodeReaderOnly
 	if a.block {
 		return s.fabrics.SetReadOnly(ctx, v.NQN(), v.UUID, readOnly)
 	}
@@ -66,7 +68,7 @@ func (s *Server) stage(ctx context.Context, id, path string, a access) error {
 	if v, err = s.ensureFileSystem(ctx, v, device, a.fsType, readOnly); err != nil {
 		return err
 	}
-	if err := s.mounts.Mount(ctx, device.Path, path, a.fsType, a.flags, readOnly); err != nil {
+	if err := s.mounts.Mount(ctx, device.Path, path, a.fsType, a.mountFlags(), readOnly); err != nil {
 		return err
 	}
 	if !readOnly && v.GrowingFrom == 0 && v.FileSystem.SizeBytes < device.SizeBytes {
@@ -105,7 +107,12 @@ func (s *Server) attach(ctx context.Context, v *volume.Volume, st *staged, path 
 	if v, err = s.get(ctx, v.ID); err != nil {
 		return nil, none, err
 	}
-	if v.Assembly != nil && v.Assembly.Held {
+	guest := v.Owner != s.name
+	if guest {
+		if v, err = s.arriveAsGuest(ctx, v); err != nil {
+			return nil, none, err
+		}
+	} else if v.Assembly != nil && v.Assembly.Held {
 		if err := s.watcher.resumeSwitch(ctx, wv, v); err != nil {
 			return nil, none, err
 		}
@@ -122,7 +129,7 @@ func (s *Server) attach(ctx context.Context, v *volume.Volume, st *staged, path 
 	if _, err := s.fabrics.Connect(limited, target); err != nil {
 		return nil, none, err
 	}
-	if v.GrowingFrom > 0 {
+	if v.GrowingFrom > 0 && !guest {
 		if _, err := s.watcher.grow(limited, wv, v); err != nil {
 			klog.FromContext(ctx).Info("Volume is staged before it has grown", "volumeID", v.ID, "err", err)
 		}
@@ -146,8 +153,9 @@ func (s *Server) letGo(ctx context.Context, st *staged) error {
 	return nil
 }
 
-// own takes the volume for this node, before anything is attached, and returns its record. A volume that is not published here,
-// or is another node's, is refused.
+// own takes the volume for this node, before anything is attached, and returns its record. Of a volume that another node has staged and
+// that is published to both, this one is a guest. A volume that is not published here, or is held by a node that it isn't published to any
+// more, is refused.
 func (s *Server) own(ctx context.Context, id string) (*volume.Volume, error) {
 	if _, err := s.get(ctx, id); err != nil {
 		return nil, err
@@ -156,15 +164,20 @@ func (s *Server) own(ctx context.Context, id string) (*volume.Volume, error) {
 		switch {
 		case v.Publication(s.name) == nil:
 			return false, fmt.Errorf("%w: it is not published to node %s; call ControllerPublishVolume first", volume.ErrPrecondition, s.name)
-		case v.Owner != "" && v.Owner != s.name:
+		case v.Owner != "" && v.Publication(v.Owner) == nil:
 			return false, fmt.Errorf("%w: node %s has it staged", volume.ErrInUse, v.Owner)
 		}
-		changed := v.Owner != s.name
-		if changed {
+		p := v.Publication(s.name)
+		before, unowned := *p, v.Owner == ""
+		if unowned {
 			v.VoidSnapshot("the volume was staged while it was taken") // it counts on nobody writing
+			v.Owner = s.name
 		}
-		v.Owner = s.name
-		return changed, nil
+		p.Staged = true
+		if v.Owner == s.name {
+			p.Inherits = false
+		}
+		return unowned || *p != before, nil
 	})
 }
 
@@ -208,7 +221,10 @@ func (s *Server) format(ctx context.Context, v *volume.Volume, device nvmeof.Dev
 	if _, err := s.recordFileSystem(ctx, v.ID, volume.FileSystem{Type: fsType, State: volume.FileSystemMaking}); err != nil {
 		return nil, err
 	}
-	if err := s.fs.Format(ctx, device.Path, mount.FormatOptions{FSType: fsType, Unfinished: unfinished}); err != nil {
+	if err := v.Parameters.CheckMkfs(fsType); err != nil {
+		return nil, fmt.Errorf("%w: %w", volume.ErrPrecondition, err)
+	}
+	if err := s.fs.Format(ctx, device.Path, mount.FormatOptions{FSType: fsType, Args: v.Parameters.MkfsArgs(fsType), Unfinished: unfinished}); err != nil {
 		return nil, err
 	}
 	klog.FromContext(ctx).V(2).Info("Volume formatted", "volumeID", v.ID, "fsType", fsType)

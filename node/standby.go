@@ -35,7 +35,14 @@ func (w *watcher) keepStandby(ctx context.Context, wv *watchedVolume, v *volume.
 	case v.Standby == nil:
 		_, err := w.makeStandby(ctx, wv, v, "")
 		return err
-	case !wantsStandby(v) || stale(v) || w.standbyLost(v):
+	case wantsStandby(v) && w.standbyLost(v): // a new one at once: the rebuild that comes first otherwise may wait for the same node
+		v, err := w.dropStandby(ctx, wv, v)
+		if err != nil || v.GrowingFrom > 0 {
+			return err
+		}
+		_, err = w.makeStandby(ctx, wv, v, "")
+		return err
+	case !wantsStandby(v) || stale(v):
 		_, err := w.dropStandby(ctx, wv, v)
 		return err
 	case !w.standbyReady(wv, v):
@@ -69,8 +76,11 @@ func (w *watcher) checkStandby(wv *watchedVolume, name string) {
 	}
 }
 
-// dropStandby deletes this machine's path to the standby and retires it.
+// dropStandby deletes this machine's path to the standby and retires it, unless a guest has no other path.
 func (w *watcher) dropStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume) (*volume.Volume, error) {
+	if p := v.OnStandby(); p != nil {
+		return nil, fmt.Errorf("%w: the standby on %s is all that node %s is connected to, which was to leave %s", volume.ErrBusy, v.Standby.RaidHost, p.Node, v.Assembly.RaidHost)
+	}
 	if node, err := w.server.cluster.Node(v.Standby.RaidHost); err == nil {
 		limited, cancel := context.WithTimeout(ctx, connectLimit)
 		defer cancel()
@@ -80,6 +90,9 @@ func (w *watcher) dropStandby(ctx context.Context, wv *watchedVolume, v *volume.
 	}
 	klog.FromContext(ctx).Info("Standby is given up", "volumeID", v.ID, "node", v.Standby.RaidHost, "legs", v.Standby.Legs)
 	return w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+		if v.OnStandby() != nil {
+			return false, fmt.Errorf("%w: a guest is connected to the standby alone", volume.ErrConflict)
+		}
 		v.RetireStandby()
 		return true, nil
 	})
@@ -116,6 +129,7 @@ func (w *watcher) makeStandby(ctx context.Context, wv *watchedVolume, v *volume.
 // finishStandby makes what is on record of the standby and connects this machine's path to it.
 func (w *watcher) finishStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume) (*volume.Volume, error) {
 	host := v.Standby.RaidHost
+	wv.readLimitsAgain()
 	release, err := w.makes.take(ctx)
 	if err != nil {
 		return nil, err

@@ -20,7 +20,9 @@ type Status struct {
 // VolumeStatus is one staged volume.
 type VolumeStatus struct {
 	ID string
-	// Record is nil if it isn't known: not read yet, or of a volume that is being staged or unstaged. The rest then says nothing.
+	// Guest: another node, which has it staged as well, looks after it.
+	Guest bool
+	// Record is nil of a guest's volume, and of one whose record isn't known: not read yet, or being staged or unstaged. The rest then says nothing.
 	Record    *volume.Volume
 	Condition condition.Condition
 	// Legs are the replicas that are to be members of the raid, as the raid host was last seen to have them.
@@ -63,7 +65,7 @@ func (w *watcher) status() Status {
 func (w *watcher) statusOf(wv *watchedVolume, sight condition.Sight) VolumeStatus {
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
-	status := VolumeStatus{ID: wv.id, Failovers: wv.failovers}
+	status := VolumeStatus{ID: wv.id, Guest: wv.guest != nil, Failovers: wv.failovers}
 	if wv.record == nil || wv.record.Assembly == nil {
 		return status
 	}

@@ -27,8 +27,11 @@ const (
 // that is lost, and one that an operator wants free.
 func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.Volume, l loss) error {
 	begin := w.clock.Now()
-	v, err := w.readyStandby(ctx, wv, v)
+	v, err := w.readyStandby(ctx, wv, v, l.to)
 	if err != nil {
+		return fmt.Errorf("leave raid host: %s: %w", l.why, err)
+	}
+	if v, err = w.seeOff(ctx, wv, v, l); err != nil {
 		return fmt.Errorf("leave raid host: %s: %w", l.why, err)
 	}
 	if err := w.viable(ctx, v, l); err != nil {
@@ -46,6 +49,7 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 		for _, id := range l.unproven {
 			v.SetReplicaState(id, volume.ReplicaSuspect, now)
 		}
+		v.Assembly.Leaving = false
 		v.Retired = append(v.Retired, *v.Assembly)
 		v.Assembly, v.Standby, v.MoveTo = v.Standby, nil, ""
 		return true, nil
@@ -55,6 +59,9 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 	}
 	l.departure = w.beginFailover(wv, l.cause, leaving)
 	klog.FromContext(ctx).Info("Raid host is left", "volumeID", v.ID, "from", from, "to", v.Assembly.RaidHost, "why", l.why)
+	if l.asked {
+		w.lift(ctx, wv, v, from) // for good: it is taken apart
+	}
 	if err := w.finishSwitch(ctx, wv, v, l); err != nil {
 		return err
 	}
@@ -83,12 +90,16 @@ func (w *watcher) viable(ctx context.Context, v *volume.Volume, l loss) error {
 	return fmt.Errorf("%w: the standby on %s reaches none that its raid host can be cut off from", volume.ErrNoGoodReplica, v.Standby.RaidHost)
 }
 
-// readyStandby returns the record with a standby that is ready and, where an operator asked for a raid host, on that one.
-func (w *watcher) readyStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume) (*volume.Volume, error) {
-	wrong := v.Standby != nil && (v.MoveTo != "" && v.Standby.RaidHost != v.MoveTo || slices.Contains(w.down(), v.Standby.RaidHost))
+// readyStandby returns the record with a standby that is ready, and on the node to unless that is empty. It gives up none for which there is
+// no other.
+func (w *watcher) readyStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume, to string) (*volume.Volume, error) {
+	wrong := v.Standby != nil && (to != "" && v.Standby.RaidHost != to || slices.Contains(w.down(), v.Standby.RaidHost))
 	var err error
 	switch {
 	case wrong:
+		if _, err = w.chooseStandby(ctx, v, to); err != nil {
+			return nil, err
+		}
 		if v, err = w.dropStandby(ctx, wv, v); err != nil {
 			return nil, err
 		}
@@ -97,7 +108,7 @@ func (w *watcher) readyStandby(ctx context.Context, wv *watchedVolume, v *volume
 	case v.Standby != nil:
 		return w.finishStandby(ctx, wv, v)
 	}
-	return w.makeStandby(ctx, wv, v, v.MoveTo)
+	return w.makeStandby(ctx, wv, v, to)
 }
 
 // switching is a switch on its way.
@@ -117,7 +128,8 @@ type switchStep struct {
 
 // switchSteps put the assembly on record to use, in the only order that loses nothing (docs/design.md, "The switch").
 var switchSteps = []switchStep{
-	// This machine has a path to it, held, and then none to any other: nothing is read from or sent to a former raid host any more.
+	// This machine has a path to it, held, and then none to any other, and no guest is served elsewhere: nothing is read from or sent to a
+	// former raid host any more.
 	{"paths", (*watcher).leave},
 	// The former raid hosts are cut off from the legs, and what they had sent has ended.
 	{"fence", (*watcher).fence},
@@ -147,9 +159,12 @@ func (w *watcher) leave(ctx context.Context, s *switching) error {
 	if err != nil {
 		return err
 	}
+	if err := w.quiesce(ctx, s.v); err != nil {
+		return err
+	}
 	s.legs = s.l.usable(s.v, *s.v.Assembly, proven)
-	if s.l.asked {
-		s.legs = w.lastSeen(ctx, s.v, s.legs)
+	if s.l.asked && !s.l.told {
+		w.lastSeen(ctx, s)
 	}
 	return nil
 }
@@ -224,7 +239,9 @@ func (w *watcher) resumeSwitch(ctx context.Context, wv *watchedVolume, v *volume
 	l.asked = l.asked || l.why == "" // nothing is known of why it was left: what was left may still tell what it had
 	err := w.finishSwitch(ctx, wv, v, l)
 	if errors.Is(err, volume.ErrNoGoodReplica) {
-		l.why, l.asked = err.Error(), false
+		asked := l.asked
+		l = wv.left() // it may know more of the legs by now
+		l.why, l.asked = err.Error(), asked
 		return w.switchOver(ctx, wv, v, l)
 	}
 	return err
@@ -259,29 +276,29 @@ func (w *watcher) leavePaths(ctx context.Context, s *switching) (proven bool, er
 	return proven, errors.Join(errs...)
 }
 
-// lastSeen returns those of the legs that the former raid host still had when this machine had left it, if it can be asked: what it
-// ejected after the last look is not good. One that has no leg any more is cut off already, and tells nothing.
-func (w *watcher) lastSeen(ctx context.Context, v *volume.Volume, legs []string) []string {
-	if len(v.Retired) == 0 {
-		return legs
+// lastSeen leaves out the legs that the former raid host had no longer when this machine had left it, if it can be asked: what it ejected
+// after the last look is not good. One that has no leg any more is cut off already, and tells nothing.
+func (w *watcher) lastSeen(ctx context.Context, s *switching) {
+	served := slices.DeleteFunc(slices.Clone(s.v.Retired), func(a volume.Assembly) bool { return a.Held })
+	if len(served) == 0 {
+		return
 	}
-	former := v.Retired[len(v.Retired)-1]
+	former := served[len(served)-1]
 	if slices.Contains(w.down(), former.RaidHost) {
-		return legs
+		return
 	}
 	health, err := w.ask(ctx, former.RaidHost)
 	if err != nil {
-		return legs
+		return
 	}
-	seen, ok := converge.LegHealth(v, former, health)
-	if !ok {
-		return legs
-	}
+	seen, ok := converge.LegHealth(s.v, former, health)
 	has := func(id string) bool { return seen[id].Member && seen[id].Connected }
-	if !slices.ContainsFunc(former.Legs, has) {
-		return legs
+	if !ok || !slices.ContainsFunc(former.Legs, has) {
+		return
 	}
-	return slices.DeleteFunc(slices.Clone(legs), func(id string) bool { return slices.Contains(former.Legs, id) && !has(id) })
+	lost := slices.DeleteFunc(slices.Clone(former.Legs), has)
+	s.wv.doubt(lost)
+	s.legs = slices.DeleteFunc(slices.Clone(s.legs), func(id string) bool { return slices.Contains(lost, id) })
 }
 
 // fenced cuts the former raid hosts off from the legs and returns those that are surely free of them.

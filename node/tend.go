@@ -44,6 +44,9 @@ func (w *watcher) tendIfDue(ctx context.Context, wv *watchedVolume, l loss) {
 	select {
 	case wv.tending <- struct{}{}:
 	default:
+		if wv.interrupt != nil {
+			wv.interrupt() // the raid host is left with the next look
+		}
 		wv.mu.Unlock()
 		return
 	}
@@ -61,8 +64,11 @@ func (w *watcher) tendIfDue(ctx context.Context, wv *watchedVolume, l loss) {
 	})
 }
 
-// tendCalmly tends a volume that works meanwhile, when there is a slot and none leaves its raid host.
+// tendCalmly tends a volume that works meanwhile, when there is a slot and none leaves its raid host. It is interrupted if the raid host turns
+// out to be lost: a rebuild may wait long for a leg that can't be attached.
 func (w *watcher) tendCalmly(ctx context.Context, wv *watchedVolume) {
+	ctx, interrupt := context.WithCancel(ctx)
+	defer interrupt()
 	release, err := w.calm.take(ctx)
 	if err == nil {
 		defer release()
@@ -73,6 +79,7 @@ func (w *watcher) tendCalmly(ctx context.Context, wv *watchedVolume) {
 	if mayBegin {
 		select {
 		case wv.tending <- struct{}{}:
+			wv.interrupt = interrupt
 		default:
 			mayBegin = false
 		}
@@ -81,8 +88,11 @@ func (w *watcher) tendCalmly(ctx context.Context, wv *watchedVolume) {
 	if !mayBegin {
 		return
 	}
-	defer func() { <-wv.tending }()
 	w.tendOnce(ctx, wv, loss{})
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	wv.interrupt = nil
+	<-wv.tending
 }
 
 // hold waits until nobody tends the volume and keeps it so until release is called.
@@ -101,7 +111,10 @@ func (wv *watchedVolume) wants() bool {
 	if v == nil || v.Assembly == nil {
 		return false
 	}
-	if v.Assembly.Held || v.MoveTo != "" || v.GrowingFrom > 0 || len(v.Retired) > 0 || wv.seen == 0 || !wv.unreachedSince.IsZero() {
+	if v.Assembly.Held || v.Assembly.Leaving || v.MoveTo != "" || v.GrowingFrom > 0 || len(v.Retired) > 0 || wv.seen == 0 || !wv.unreachedSince.IsZero() {
+		return true
+	}
+	if wv.limits == nil || *wv.limits != v.Parameters.Limits || len(v.InState(volume.ReplicaInSync)) > v.Parameters.Replicas {
 		return true
 	}
 	if len(v.InState(volume.ReplicaOutOfSync, volume.ReplicaRemoving)) > 0 {
@@ -162,7 +175,7 @@ func (w *watcher) tend(ctx context.Context, wv *watchedVolume, l loss) error {
 		l = loss{} // it was left meanwhile
 	}
 	switch {
-	case l.gone && !w.standbyReady(wv, v):
+	case l.gone && (!w.standbyReady(wv, v) || wv.unknown(v, w.clock.Now())):
 		noticed := cmp.Or(wv.underWay().since, w.clock.Now())
 		if err := w.makeAgain(ctx, wv, v, l); err != nil {
 			return err
@@ -173,18 +186,27 @@ func (w *watcher) tend(ctx context.Context, wv *watchedVolume, l loss) error {
 		return w.switchOver(ctx, wv, v, l)
 	case v.Assembly.Held:
 		return w.resumeSwitch(ctx, wv, v)
-	case v.MoveTo != "" && len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) == 0:
-		return w.move(ctx, wv, v)
+	case v.Assembly.Leaving && wv.inTime(v, w.clock.Now()):
+		return w.stay(ctx, wv, v)
+	}
+	var moveErr error
+	if v.MoveTo != "" && len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) == 0 {
+		if moveErr = w.move(ctx, wv, v); moveErr == nil {
+			return nil
+		}
+		if v, err = w.server.get(ctx, wv.id); err != nil || v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Held || v.Assembly.Stopping {
+			return errors.Join(moveErr, err)
+		}
 	}
 	v, growErr := w.grow(ctx, wv, v)
 	if v == nil {
-		return growErr
+		return errors.Join(moveErr, growErr)
 	}
 	v, healErr := w.heal(ctx, wv, v)
 	if v == nil {
-		return errors.Join(growErr, healErr)
+		return errors.Join(moveErr, growErr, healErr)
 	}
-	return errors.Join(growErr, healErr, w.reconnect(ctx, wv, v), w.keepStandby(ctx, wv, v))
+	return errors.Join(moveErr, growErr, healErr, w.reconnect(ctx, wv, v), w.keepStandby(ctx, wv, v))
 }
 
 // remember keeps the record as it was just read or written.
@@ -243,7 +265,7 @@ func (w *watcher) down() []string {
 func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Volume, l loss) error {
 	paths, _ := w.paths(ctx, v)
 	l.unproven = slices.DeleteFunc(slices.Clone(l.unproven), func(id string) bool { return v.Replica(id) == nil || v.Replica(id).Node == v.Assembly.RaidHost })
-	good := l.usable(v, *v.Assembly, l.proven(paths))
+	good := l.usable(v, *v.Assembly, l.proven(paths) && !wv.unknown(v, w.clock.Now()))
 	if len(good) == 0 {
 		return fmt.Errorf("%w: raid host %s may have acknowledged writes without any leg that is left", volume.ErrNoGoodReplica, v.Assembly.RaidHost)
 	}
@@ -253,6 +275,7 @@ func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Vo
 				v.SetReplicaState(r.ID, volume.ReplicaOutOfSync, w.clock.Now().UTC())
 			}
 		}
+		v.Assembly.Leaving = false
 		return true, nil
 	})
 	if err != nil {
@@ -264,6 +287,7 @@ func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Vo
 	}
 	defer release()
 	wv.settle(w.clock.Now()) // what was in doubt is on record now
+	wv.readLimitsAgain()
 	err = w.converger.Run(ctx, v, w.down()...)
 	var blocked *converge.BlockedError
 	if !errors.As(err, &blocked) || blocked.Waits(v.Assembly.RaidHost) {
@@ -292,18 +316,23 @@ func (w *watcher) heal(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 	down := w.down()
 	seen, runErr := w.converger.RunAndObserve(ctx, v, down...)
 	begin, gone := "", volume.Gone(v, seen)
-	if w.mayRebuild(v.Assembly.RaidHost) {
+	if v.OnStandby() == nil && w.mayRebuild(v.Assembly.RaidHost) {
 		begin, _ = volume.NextRebuild(v, seen, w.clock.Now())
 	}
-	surplus := v.Surplus()
-	if begin == "" && gone.Empty() && len(surplus) == 0 {
+	wv.sawLimits(v, seen)
+	if len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) == 0 && volume.NeedsSlots(v, seen) {
+		return nil, errors.Join(runErr, w.widen(ctx, wv, v, seen))
+	}
+	zone := w.server.cluster.Zone
+	if begin == "" && gone.Empty() && len(v.Surplus(seen, zone)) == 0 {
 		v, err := w.giveUpRebuild(ctx, wv, v, runErr)
 		return v, errors.Join(runErr, err)
 	}
 	v, err := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
 		gone.Remove(v)
 		now := w.clock.Now().UTC()
-		for _, id := range surplus {
+		for _, id := range v.Surplus(seen, zone) {
+			klog.FromContext(ctx).Info("Replica is not needed any more", "volumeID", v.ID, "replica", id, "node", v.Replica(id).Node, "replicas", v.Parameters.Replicas)
 			v.SetReplicaState(id, volume.ReplicaRemoving, now)
 		}
 		if r := v.Replica(begin); r != nil && r.State == volume.ReplicaOutOfSync && len(v.InState(volume.ReplicaRebuilding)) == 0 {
@@ -361,7 +390,8 @@ func (w *watcher) mayRebuild(host string) bool {
 	return running < maxRebuilds
 }
 
-// move makes the raid host the one that an operator asked for. The volume is healed first while a replica is being rebuilt or suspect.
+// move makes the raid host the one that an operator asked for. The volume is healed first while a replica is being rebuilt or suspect, and
+// goes on being looked after while it can't be moved: what is left of an earlier assembly may be what is in the way.
 func (w *watcher) move(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
 	to := v.MoveTo
 	if _, err := w.server.cluster.Node(to); err != nil || to == v.Assembly.RaidHost {
@@ -371,7 +401,7 @@ func (w *watcher) move(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 		})
 		return err
 	}
-	return w.switchOver(ctx, wv, v, loss{why: "an operator asked for it", departure: departure{cause: CausePlanned}, asked: true})
+	return w.switchOver(ctx, wv, v, loss{why: "an operator asked for it", departure: departure{cause: CausePlanned}, asked: true, works: true, to: to})
 }
 
 // stale says whether the standby lacks a leg that is in-sync.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -58,13 +59,10 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 			return err
 		}
 	}
-	if err := s.watcher.last(ctx, wv); err != nil {
+	if err := s.giveBack(ctx, wv); err != nil {
 		return err
 	}
 	s.watcher.remove(id)
-	if err := s.disown(ctx, id); err != nil {
-		return err
-	}
 	if err := s.state.remove(id); err != nil {
 		return err
 	}
@@ -108,19 +106,47 @@ func (s *Server) attachedNQN(ctx context.Context, id string, st *staged) (string
 	return v.NQN(), nil
 }
 
-// disown gives the volume back to the controller.
-func (s *Server) disown(ctx context.Context, id string) error {
-	if !volume.ValidID(id) {
-		return nil
+// giveBack gives the volume to another node that has it staged, or back to the controller. The last node looks a last time before.
+func (s *Server) giveBack(ctx context.Context, wv *watchedVolume) error {
+	for {
+		v, err := s.get(ctx, wv.id)
+		if notFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		last := v.Owner == s.name && len(v.Guests()) == 0
+		if last {
+			if err := s.watcher.last(ctx, wv); err != nil {
+				return err
+			}
+		}
+		err = s.disown(ctx, wv.id, last)
+		if !errors.Is(err, errNowLast) {
+			return err
+		}
 	}
+}
+
+// errNowLast says that the other nodes have let go of the volume meanwhile.
+var errNowLast = fmt.Errorf("%w: no other node has it staged any more", volume.ErrConflict)
+
+// disown puts on record that this node has let go of the volume; last says that it looked for the last time.
+func (s *Server) disown(ctx context.Context, id string, last bool) error {
 	_, err := volume.Modify(ctx, s.store, id, func(v *volume.Volume) (bool, error) {
-		if v.Owner != s.name {
+		p, owned := v.Publication(s.name), v.Owner == s.name
+		if !owned && (p == nil || !p.Staged) {
 			return false, nil
 		}
-		if v.Snapshot != nil && v.Snapshot.State == volume.WishPausing {
+		alone := len(v.Guests()) == 0
+		if owned && alone && !last {
+			return false, errNowLast
+		}
+		if owned && alone && v.Snapshot != nil && v.Snapshot.State == volume.WishPausing {
 			v.VoidSnapshot("the volume was unstaged while it was taken")
 		}
-		v.Owner = ""
+		v.Unstage(s.name)
 		return true, nil
 	})
 	if notFound(err) {

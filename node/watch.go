@@ -44,8 +44,10 @@ type watcher struct {
 
 	// fences, makes and calm bound what is done side by side; leaving is how many volumes leave their raid hosts now.
 	fences, makes, calm slots
-	leaving             atomic.Int32
-	// wishing: it is being found out which snapshots are wanted.
+	// trims lets one file system be trimmed at a time.
+	trims   slots
+	leaving atomic.Int32
+	// wishing: it is being found out what is wanted.
 	wishing atomic.Bool
 
 	mu      sync.Mutex
@@ -70,7 +72,7 @@ type look struct {
 func newWatcher(s *Server, c clock.WithTicker) *watcher {
 	return &watcher{
 		server: s, clock: c, observer: unobserved{}, converger: converge.New(s.cluster),
-		fences: make(slots, maxFences), makes: make(slots, maxMakes), calm: make(slots, maxCalm),
+		fences: make(slots, maxFences), makes: make(slots, maxMakes), calm: make(slots, maxCalm), trims: make(slots, 1),
 		watched: map[string]*watchedVolume{}, nodes: map[string]*watchedNode{},
 		looks: map[string]*shared[look]{}, greetings: map[string]*shared[bool]{}, watches: map[string]*spdk.Watch{},
 	}
@@ -91,17 +93,27 @@ type watchedVolume struct {
 	switching bool
 	// waiting: it is to be tended when there is a slot for it.
 	waiting bool
+	// interrupt ends what is done for it calmly now; nil if nothing is.
+	interrupt context.CancelFunc
 	// seen is the revision of the record when the volume was last tended, next and pause when it is tended again without a new reason.
 	seen  uint64
 	next  time.Time
 	pause time.Duration
 	// ready is the number of the standby that is connected.
 	ready uint32
+	// limits are those that whatever runs of it was last seen with; nil is not known.
+	limits *volume.Limits
+	// trimAt is when its file system is trimmed next; zero is not decided yet.
+	trimAt time.Time
 	// wholeAt is when a look began that showed all good legs connected. noticed is why the raid host is being left, until that is done.
 	wholeAt time.Time
 	noticed loss
 	// unreachedSince is since when this machine has had no live path to the raid host; zero if it has one.
 	unreachedSince time.Time
+	// guest is the record of a volume that is another node's, as it was read last; nil of one that is ours.
+	guest *volume.Volume
+	// seenOff is the number of the assembly that all guests had left while its legs were surely good.
+	seenOff uint32
 	// heldSince is since when a switch has held I/O, to an interval of the sweeps of paths; zero if none does.
 	heldSince time.Time
 
@@ -109,7 +121,7 @@ type watchedVolume struct {
 	departing departure
 	failovers int
 
-	// wish: a snapshot of it is being taken.
+	// wish: what it wants of this node is being done.
 	wish atomic.Bool
 }
 
@@ -170,6 +182,7 @@ func (w *watcher) look(ctx context.Context) {
 	nodes := w.refreshAll(ctx)
 	w.reach(ctx)
 	w.forgetNodes(nodes)
+	w.trimNext(ctx)
 	for name, runs := range nodes {
 		if n, ok := w.begin(name); ok {
 			w.running.Go(func() { w.lookAt(ctx, name, n, *runs) })
@@ -255,6 +268,9 @@ func (w *watcher) refresh(ctx context.Context, wv *watchedVolume) (*volume.Volum
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
 	var err error
+	if wv.guest != nil && w.clock.Since(wv.readAt) < recordAge {
+		return nil, nil // a change that matters is a wish
+	}
 	if now := w.clock.Now(); wv.record == nil || now.Sub(wv.readAt) >= recordAge {
 		limit := storeLimit
 		if wv.record != nil {
@@ -274,9 +290,13 @@ func (w *watcher) refresh(ctx context.Context, wv *watchedVolume) (*volume.Volum
 		}
 	}
 	if v := wv.record; v == nil || v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Stopping {
-		wv.record = nil // ours soon, or no longer: read it again
+		wv.record, wv.guest = nil, nil // ours soon, or no longer: read it again
+		if v != nil && v.Owner != "" && v.Owner != w.server.name {
+			wv.guest = v
+		}
 		return nil, err
 	}
+	wv.guest = nil
 	return wv.record, err
 }
 
@@ -379,21 +399,6 @@ func (w *watcher) record(ctx context.Context, wv *watchedVolume, health spdk.Hea
 	wv.record, wv.readAt = v, w.clock.Now()
 	w.tell(before, v)
 	return rebuilt && v.Parameters.Thin, nil
-}
-
-// trim gives back the room that a rebuild has taken up: it copies every block, so that a thin replica is full afterwards. Discarding what
-// is free in the file system reaches all replicas. Of raw block nobody knows what is free.
-func (w *watcher) trim(ctx context.Context, id string) {
-	st, err := w.server.state.load(id)
-	if err != nil || st == nil || st.Block {
-		return
-	}
-	bytes, err := w.server.fs.Trim(ctx, st.Path)
-	if err != nil {
-		klog.FromContext(ctx).Info("Room that a rebuild took up can't be given back", "volumeID", id, "path", st.Path, "err", err)
-		return
-	}
-	klog.FromContext(ctx).V(2).Info("Free room of a file system is given back after a rebuild", "volumeID", id, "bytes", bytes)
 }
 
 // judge says which replicas are to change their state by what was seen of the raid host. The caller holds wv.mu.

@@ -23,6 +23,8 @@ type Bdev struct {
 	Claimed bool `json:"claimed"`
 	// SupportedIOTypes is fixed when the bdev is registered.
 	SupportedIOTypes BdevIOTypes `json:"supported_io_types"`
+	// AssignedRateLimits are the limits in force (bdev_set_qos_limit).
+	AssignedRateLimits RateLimits `json:"assigned_rate_limits"`
 	// DriverSpecific is what the bdev's module adds.
 	DriverSpecific BdevDriverSpecific `json:"driver_specific"`
 }

@@ -37,8 +37,8 @@ func (s RaidSpec) check() error {
 // SPDK makes a raid with all slots filled only, so empty ones are filled with placeholders
 // that are taken out before anyone can use the raid. The raid announces unmap if its legs
 // do, unless SPDK refused to make placeholders that can. What an earlier call left unfinished
-// is finished, or deleted and made anew. An online raid with other UUID or slots, with a
-// superblock or with a leg that is not in spec is ErrConflict; one that has lost a leg of
+// is finished, or deleted and made anew. An online raid with another UUID, with fewer slots
+// than legs, with a superblock or with a leg that is not in spec is ErrConflict; one that has lost a leg of
 // spec is success, and its state says so. A missing bdev is ErrNotFound.
 func (n *Node) AssembleRaid(ctx context.Context, spec RaidSpec) (RaidState, error) {
 	if err := spec.check(); err != nil {
@@ -78,8 +78,8 @@ func (s RaidSpec) matches(n *Node, r RaidState) error {
 		return n.wrap(fmt.Errorf("%w: its state is %s", ErrNotOnline, r.State), "assemble raid %s", s.Name)
 	case !strings.EqualFold(r.UUID, s.UUID.String()):
 		return differs("its UUID is %s, wanted is %s", r.UUID, s.UUID)
-	case len(r.Slots) != s.Slots:
-		return differs("it has %d slots, wanted are %d", len(r.Slots), s.Slots)
+	case len(r.Slots) < len(s.Legs):
+		return differs("it has %d slots for %d legs", len(r.Slots), len(s.Legs))
 	case r.Superblock:
 		return differs("it has a superblock")
 	}
@@ -177,5 +177,5 @@ func (n *Node) vacateSlots(ctx context.Context, spec RaidSpec) error {
 			return err
 		}
 	}
-	return n.deletePlaceholders(ctx, spec.Name, spec.Slots)
+	return n.deletePlaceholders(ctx, spec.Name, max(spec.Slots, len(r.Slots)))
 }

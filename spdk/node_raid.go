@@ -41,6 +41,8 @@ type RaidState struct {
 	Slots []RaidSlot
 	// Rebuild is nil while none runs.
 	Rebuild *RebuildProgress
+	// Limits are those in force; zero unless the raid is online.
+	Limits RateLimits
 }
 
 // RaidSlot is one slot of a raid.
@@ -108,7 +110,7 @@ func (n *Node) Raids(ctx context.Context) ([]RaidState, error) {
 func raidState(i RaidInfo, bdevs []Bdev) RaidState {
 	s := RaidState{Name: i.Name, UUID: i.UUID, State: i.State, Superblock: i.Superblock}
 	if b, ok := findBdev(bdevs, i.Name); ok && i.State == RaidOnline {
-		s.SizeBytes, s.BlockSize, s.InUse = b.SizeBytes(), b.BlockSize, b.Claimed
+		s.SizeBytes, s.BlockSize, s.InUse, s.Limits = b.SizeBytes(), b.BlockSize, b.Claimed, b.AssignedRateLimits
 	}
 	for _, slot := range i.BaseBdevsList {
 		var name string

@@ -23,6 +23,11 @@ import (
 // closeTimeout is how long a stopping node service waits for commands and kernel calls under way.
 const closeTimeout = 10 * time.Second
 
+// defaultMaxVolumes is below what Linux can have attached. It numbers NVMe controllers up to 2^20 (drivers/nvme/host/core.c, NVME_MINORS), and
+// a volume has two, each with an admin queue and up to timeouts.HostQueues others. A queue is a TCP connection and, with 127 commands, some
+// 0.2 MB of kernel memory (drivers/nvme/host/tcp.c, nvme_tcp_alloc_tag_set), so that 256 volumes are 2,560 connections and half a GB.
+const defaultMaxVolumes = 256
+
 type nodeOptions struct {
 	name, zone, endpoint, config, store, stateDir, machineID, metrics string
 	maxVolumes                                                        int64
@@ -44,7 +49,7 @@ func nodeCommand() *cobra.Command {
 	flags.StringVar(&o.store, "store", "", "where the records are: unix:///path or tls://host:port of a served store, or bolt:///path (required)")
 	flags.StringVar(&o.stateDir, "state-dir", "/var/lib/holdfast/node", "directory for what this node has attached")
 	flags.StringVar(&o.machineID, "machine-id-file", "/etc/machine-id", "file that tells this machine from others of the same name")
-	flags.Int64Var(&o.maxVolumes, "max-volumes", 0, "how many volumes may be published here; 0 is no limit")
+	flags.Int64Var(&o.maxVolumes, "max-volumes-per-node", defaultMaxVolumes, "how many volumes may be published to this machine; 0 is no limit")
 	addMetricsAddress(cmd, &o.metrics)
 	for _, required := range []string{"node-id", "store"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {

@@ -18,6 +18,8 @@ type spdkConfigOptions struct {
 	pollGroupsMask string
 	// aio and nvme are disks, name=path and name=PCI address.
 	aio, nvme []string
+	// rebuildMiBPerSec bounds each rebuild; 0 is no limit.
+	rebuildMiBPerSec uint32
 }
 
 func spdkConfigCommand() *cobra.Command {
@@ -43,6 +45,7 @@ func spdkConfigCommand() *cobra.Command {
 	flags.StringVar(&o.pollGroupsMask, "poll-groups-mask", "", "cores of the NVMe-oF target: those of nvmf_tgt -m without the first, such as 0x2 for -m 0x3")
 	flags.StringArrayVar(&o.aio, "aio", nil, "disk or file to use through the kernel, as name=path; may be given several times")
 	flags.StringArrayVar(&o.nvme, "nvme", nil, "local NVMe disk to take from the kernel, as name=PCI address; may be given several times")
+	flags.Uint32Var(&o.rebuildMiBPerSec, "rebuild-bandwidth", 0, "the most that a rebuild on this node may copy, in MiB per second, so that it leaves room for pods; 0 is no limit")
 	return cmd
 }
 
@@ -77,6 +80,9 @@ type (
 		Trtype string `json:"trtype"`
 		Traddr string `json:"traddr"`
 	}
+	bdevRaidSetOptionsParams struct {
+		ProcessMaxBandwidthMBSec uint32 `json:"process_max_bandwidth_mb_sec"`
+	}
 	bdevExamineParams struct {
 		Name string `json:"name"`
 	}
@@ -102,10 +108,14 @@ func newSPDKConfig(o spdkConfigOptions) (spdkConfig, error) {
 	if err != nil {
 		return spdkConfig{}, err
 	}
-	bdev := append([]spdkCall{
+	bdev := []spdkCall{
 		{"bdev_set_options", bdevSetOptionsParams{AutoExamine: false}},
 		{"bdev_nvme_set_options", converge.NVMeOptions(v.Node).Params()},
-	}, disks...)
+	}
+	if o.rebuildMiBPerSec > 0 {
+		bdev = append(bdev, spdkCall{"bdev_raid_set_options", bdevRaidSetOptionsParams{ProcessMaxBandwidthMBSec: o.rebuildMiBPerSec}})
+	}
+	bdev = append(bdev, disks...)
 	var nvmf []spdkCall
 	if o.pollGroupsMask != "" {
 		if strings.Trim(strings.TrimPrefix(o.pollGroupsMask, "0x"), "0123456789abcdefABCDEF") != "" || strings.Trim(o.pollGroupsMask, "0x") == "" {

@@ -53,6 +53,20 @@ func TestSPDKConfigWithoutPollGroupsMaskWarns(t *testing.T) {
 	}
 }
 
+func TestSPDKConfigBoundsRebuildsIfAskedTo(t *testing.T) {
+	out, _, err := output(t, "spdk-config", "--rebuild-bandwidth", "200", "--poll-groups-mask", "0x2")
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, []byte(out)); err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"method":"bdev_raid_set_options","params":{"process_max_bandwidth_mb_sec":200}}`; err != nil || !strings.Contains(compact.String(), want) {
+		t.Errorf("%v, printed %s", err, out)
+	}
+	if out, _, err = output(t, "spdk-config", "--poll-groups-mask", "0x2"); err != nil || strings.Contains(out, "bdev_raid_set_options") {
+		t.Errorf("%v, printed %s", err, out)
+	}
+}
+
 // The configuration is carried out as SPDK carries it out: first what may precede its start, then the rest.
 func TestNodeStartedWithTheConfigurationHoldsTheBudget(t *testing.T) {
 	for _, stall := range []time.Duration{10 * time.Second, 20 * time.Second, 29 * time.Second} {

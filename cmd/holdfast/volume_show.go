@@ -220,6 +220,9 @@ func replicaBranch(r operator.ReplicaDetail, now time.Time) branch {
 	text := fmt.Sprintf("%s on %s/%s  %s since %s (%s)", r.ID, r.Node, r.LvStore, r.State, r.Since.UTC().Format(time.RFC3339), ago(now.Sub(r.Since)))
 	if r.SizeBytes > 0 {
 		text += fmt.Sprintf(", %s allocated", bytesText(r.AllocatedBytes))
+		if r.SharedBytes > 0 {
+			text += fmt.Sprintf(", %s shared", bytesText(r.SharedBytes))
+		}
 	}
 	if r.Strikes > 0 {
 		text += fmt.Sprintf(", lost %d times soon after a rebuild or in one", r.Strikes)

@@ -218,7 +218,7 @@ func TestShowSaysHowFarAVolumeHasGrown(t *testing.T) {
 	b := newBench(t, 2)
 	v := b.create("x", "2")
 	from := v.SizeBytes
-	v, err := volume.Modify(t.Context(), b.Store, v.ID, func(v *volume.Volume) (bool, error) { v.Grow(2 * from); return true, nil })
+	v, err := volume.Modify(t.Context(), b.Store, v.ID, func(v *volume.Volume) (bool, error) { return true, v.Grow(2 * from) })
 	b.must(err)
 	n, err := b.Node(v.Replicas[0].Node)
 	b.must(err)

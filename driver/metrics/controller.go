@@ -70,7 +70,7 @@ var (
 
 var (
 	snapshotPhases   = []volume.SnapshotPhase{volume.SnapshotTaking, volume.SnapshotReady, volume.SnapshotDeleting}
-	volumeConditions = slices.DeleteFunc(slices.Clone(stagedConditions), func(c condition.State) bool { return c == conditionUnknown })
+	volumeConditions = slices.DeleteFunc(slices.Clone(stagedConditions), func(c condition.State) bool { return c == conditionGuest || c == conditionUnknown })
 )
 
 // Swept tells how things were when a controller last swept. It implements prometheus.Collector.

@@ -24,13 +24,17 @@ var (
 	spdkNodeUp      = describe("spdk_node_up", "Whether an SPDK node answered when it was last looked at.", "spdk_node")
 )
 
-// stagedConditions are the conditions that a staged volume can have; conditionUnknown is that of one whose record isn't known.
+// stagedConditions are the conditions that a staged volume can have; conditionGuest is that of one that another node
+// looks after, conditionUnknown that of one whose record isn't known.
 var stagedConditions = []condition.State{
 	condition.StateHealthy, condition.StateDegraded, condition.StateRebuilding, condition.StateAtRisk, condition.StateWaiting, condition.StateCreating,
-	condition.StateDeleting, conditionUnknown,
+	condition.StateDeleting, conditionGuest, conditionUnknown,
 }
 
-const conditionUnknown condition.State = "unknown"
+const (
+	conditionGuest   condition.State = "guest"
+	conditionUnknown condition.State = "unknown"
+)
 
 // legNames are how legs are called: the first is one that the raid host doesn't have, or that can't be seen.
 var legNames = map[condition.Leg]string{
@@ -62,6 +66,10 @@ func (s Staged) Collect(metrics chan<- prometheus.Metric) {
 	conditions, states, legs := map[condition.State]int{}, map[volume.ReplicaState]int{}, map[condition.Leg]int{}
 	unprotected := 0
 	for _, v := range status.Volumes {
+		if v.Guest {
+			conditions[conditionGuest]++
+			continue
+		}
 		if v.Record == nil {
 			conditions[conditionUnknown]++
 			continue

@@ -23,9 +23,10 @@ func (m *Mounter) Format(ctx context.Context, device string, o FormatOptions) er
 	name, args := "mkfs."+o.FSType, []string{}
 	switch o.FSType {
 	case Ext4:
-		// -F: do not ask. -m0: no space that only root may use. The device reads
-		// zero, so there is nothing to discard.
-		args = append(args, "-q", "-F", "-m0", "-E", "nodiscard")
+		// -F: do not ask. -m0: no space that only root may use, unless asked for. The
+		// device reads zero, so there is nothing to discard.
+		args = append(args, "-q", "-F", "-m0")
+		o.Args = withNoDiscard(o.Args)
 	case XFS:
 		args = append(args, "-q", "-K")
 		if o.Unfinished {
@@ -56,6 +57,16 @@ func (m *Mounter) Format(ctx context.Context, device string, o FormatOptions) er
 		return fmt.Errorf("format %s: %w", device, err)
 	}
 	return nil
+}
+
+// withNoDiscard adds to the extended options of mkfs.ext4, of which the last list counts, that nothing is to be discarded.
+func withNoDiscard(args []string) []string {
+	args = slices.Clone(args)
+	if at := slices.Index(args, "-E"); at >= 0 && at+1 < len(args) {
+		args[at+1] += ",nodiscard"
+		return args
+	}
+	return append(args, "-E", "nodiscard")
 }
 
 // Exit status bits of e2fsck(8): everything was clean or was corrected, the

@@ -101,6 +101,13 @@ func TestFormatNeverForcesABlankDevice(t *testing.T) {
 	if last := ran[len(ran)-1]; last != "mkfs.xfs -q -K -i size=512 "+disk {
 		t.Errorf("ran %q", last)
 	}
+	if err := m.Format(t.Context(), disk, FormatOptions{FSType: Ext4, Args: []string{"-E", "lazy_itable_init=0", "-m", "2"}}); err != nil {
+		t.Fatal(err)
+	}
+	ran = k.commands()
+	if last := ran[len(ran)-1]; last != "mkfs.ext4 -q -F -m0 -E lazy_itable_init=0,nodiscard -m 2 "+disk {
+		t.Errorf("ran %q", last)
+	}
 	k.do["mkfs.ext4"] = exits(1)
 	if err := m.Format(t.Context(), disk, FormatOptions{FSType: Ext4}); err == nil || !strings.Contains(err.Error(), "said so") {
 		t.Errorf("mkfs failed: %v", err)

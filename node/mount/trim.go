@@ -2,46 +2,35 @@ package mount
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math"
-	"os"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
+	"regexp"
+	"strconv"
 )
 
-// fitrim is FITRIM, _IOWR('X', 121, struct fstrim_range) (include/uapi/linux/fs.h).
-const fitrim = 0xc0185879
+// trimmed is how many bytes fstrim(8) says that it has discarded.
+var trimmed = regexp.MustCompile(`\((\d+) bytes\) trimmed`)
 
-// trimRange is struct fstrim_range: bytes to look at, and the shortest free extent that is worth discarding. The kernel writes to length
-// how much it has discarded.
-type trimRange struct{ start, length, shortest uint64 }
-
-// Trim discards all that is free in the file system mounted at path, and returns how many bytes that was. A device that can't discard is
-// errors.ErrUnsupported. A read-only file system is left alone and no error.
+// Trim discards all that is free in the file system mounted at path, and returns how many bytes that was: 0 for a device that can't discard. A
+// file system that is mounted read-only is left alone.
+//
+// It runs in a process of its own. One that waits in the kernel for a device whose target is gone can't be killed, and must not keep the
+// service from ending.
 func (m *Mounter) Trim(ctx context.Context, path string) (int64, error) {
-	path, _, err := m.mountPoint(path)
-	if err != nil {
+	path, at, err := m.mountPoint(path)
+	if err != nil || at.ReadOnly {
 		return 0, err
 	}
-	return do(ctx, &m.jobs, "trim "+path, "trim "+path, func() (discarded int64, err error) {
-		dir, err := os.Open(path)
-		if err != nil {
-			return 0, damaged(path, err)
-		}
-		defer func() { err = errors.Join(err, dir.Close()) }()
-		r := trimRange{length: math.MaxUint64}
-		//nolint:gosec // x/sys has no wrapper of FITRIM; the kernel keeps no pointer to the range
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, dir.Fd(), fitrim, uintptr(unsafe.Pointer(&r)))
-		switch errno {
-		case 0:
-			return int64(r.length), nil
-		case unix.EROFS:
-			return 0, nil
-		case unix.EOPNOTSUPP:
-			return 0, fmt.Errorf("trim %s: %w: its device can't discard", path, errors.ErrUnsupported)
-		}
-		return 0, fmt.Errorf("trim %s: %w", path, errno)
-	})
+	out, err := m.run(ctx, "trim "+path, "fstrim", "--quiet-unsupported", "--verbose", path)
+	if err != nil {
+		return 0, fmt.Errorf("trim %s: %w", path, err)
+	}
+	found := trimmed.FindStringSubmatch(out)
+	if found == nil {
+		return 0, nil
+	}
+	bytes, err := strconv.ParseInt(found[1], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("trim %s: fstrim said %q: %w", path, out, err)
+	}
+	return bytes, nil
 }

@@ -51,11 +51,11 @@ func (m *Machine) connect(ctx context.Context, t nvmeof.Target) (string, error) 
 	return d.path, nil
 }
 
-// diskFor returns the target's disk, a new one without paths if there is none.
+// diskFor returns the target's disk, a new one without paths if there is none or it is dead.
 func (m *Machine) diskFor(t nvmeof.Target) (*disk, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if d := m.disks[t.NQN]; d != nil && len(d.head.Paths()) > 0 {
+	if d := m.disks[t.NQN]; d != nil && !d.dead() {
 		if d.hostNQN != t.HostNQN {
 			return nil, fmt.Errorf("%w: as %s, wanted is %s; disconnect it first", nvmeof.ErrForeign, d.hostNQN, t.HostNQN)
 		}
@@ -90,7 +90,7 @@ func addPaths(ctx context.Context, head *nvmetcp.Head, t nvmeof.Target) error {
 		}
 		wg.Go(func() {
 			err := head.AddPath(ctx, nvmetcp.PathConfig{
-				Addr: p.Address, IOQueues: t.IOQueues, KATO: seconds(t.KeepAliveSec),
+				Addr: p.Address, IOQueues: min(t.IOQueues, 1), KATO: seconds(t.KeepAliveSec),
 				ReconnectDelay: seconds(t.ReconnectDelaySec), CtrlLossTimeout: seconds(t.CtrlLossSec),
 			})
 			errs[i] = classify(err)
@@ -118,10 +118,10 @@ func classify(err error) error {
 func awaitNamespace(ctx context.Context, head *nvmetcp.Head) error {
 	for {
 		changed, paths := head.Changed(), head.Paths()
-		if slices.ContainsFunc(paths, serves) {
+		if slices.ContainsFunc(paths, serves) && !head.Gone() {
 			return nil
 		}
-		if len(paths) == 0 {
+		if len(paths) == 0 || head.Gone() {
 			return nvmeof.ErrNotConnected
 		}
 		select {
@@ -136,11 +136,15 @@ func serves(p nvmetcp.PathInfo) bool {
 	return p.State == nvmetcp.PathLive && p.NSID != 0 && (p.ANAState == nvmetcp.ANAOptimized || p.ANAState == nvmetcp.ANANonOptimized)
 }
 
-// dropDead forgets a disk of which no path is left.
+// dead says that a disk has no path left, or had its namespace and has it on no path any more: whatever is connected later, the kernel
+// makes another disk of it.
+func (d *disk) dead() bool { return d.head.Gone() || len(d.head.Paths()) == 0 }
+
+// dropDead forgets a disk that is dead.
 func (m *Machine) dropDead(d *disk) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.disks[d.nqn] == d && len(d.head.Paths()) == 0 {
+	if m.disks[d.nqn] == d && d.dead() {
 		m.forgetLocked(d)
 	}
 }
@@ -234,12 +238,12 @@ func (m *Machine) SetReadOnly(_ context.Context, nqn string, nsUUID uuid.UUID, r
 	})
 }
 
-// attached returns the disk of a namespace that is, or was and may come back.
+// attached returns the disk of a namespace, whether or not a path to it works now.
 func (m *Machine) attached(nqn string, nsUUID uuid.UUID) (*disk, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d := m.disks[nqn]
-	if d == nil || d.nsUUID != nsUUID || !slices.ContainsFunc(d.head.Paths(), func(p nvmetcp.PathInfo) bool { return p.NSID != 0 }) {
+	if d == nil || d.nsUUID != nsUUID || d.head.Gone() || !slices.ContainsFunc(d.head.Paths(), func(p nvmetcp.PathInfo) bool { return p.NSID != 0 }) {
 		return nil, fmt.Errorf("namespace %s of %s: %w", nsUUID, nqn, nvmeof.ErrNotConnected)
 	}
 	return d, nil

@@ -70,11 +70,13 @@ func (d *memory) Flush(context.Context) error { return nil }
 // bench is a machine and a target that it may attach.
 type bench struct {
 	*userspace.Machine
-	t       *testing.T
-	medium  *memory
-	target  *nvmetcp.Target
-	dir     string
-	connect nvmeof.Target
+	t      *testing.T
+	medium *memory
+	target *nvmetcp.Target
+	// subsystem is what the target exports.
+	subsystem *nvmetcp.Subsystem
+	dir       string
+	connect   nvmeof.Target
 }
 
 func newBench(t *testing.T, fault userspace.Fault) *bench {
@@ -82,11 +84,12 @@ func newBench(t *testing.T, fault userspace.Fault) *bench {
 	b := &bench{t: t, medium: &memory{data: make([]byte, 16<<20)}, dir: t.TempDir(), target: nvmetcp.NewTarget(nvmetcp.TargetConfig{})}
 	t.Cleanup(func() { _ = b.target.Close() })
 	b.must(b.target.Listen("127.0.0.1:0"))
-	sub, err := b.target.AddSubsystem(nvmetcp.SubsystemConfig{NQN: testNQN, ANAReporting: true})
+	var err error
+	b.subsystem, err = b.target.AddSubsystem(nvmetcp.SubsystemConfig{NQN: testNQN, ANAReporting: true})
 	b.must(err)
-	b.must(sub.AddListener(b.target.Addr()))
-	sub.AllowHost(hostNQN)
-	b.must(sub.AddNamespace(nvmetcp.NamespaceConfig{NSID: 1, Device: b.medium, UUID: nsUUID, NGUID: nsUUID}))
+	b.must(b.subsystem.AddListener(b.target.Addr()))
+	b.subsystem.AllowHost(hostNQN)
+	b.must(b.subsystem.AddNamespace(nvmetcp.NamespaceConfig{NSID: 1, Device: b.medium, UUID: nsUUID, NGUID: nsUUID}))
 	b.Machine, err = userspace.New(userspace.Options{Dir: filepath.Join(b.dir, "dev"), Fault: fault})
 	b.must(err)
 	t.Cleanup(b.Close)
@@ -293,4 +296,29 @@ func TestFailedUmountSaysThatItIsStillMounted(t *testing.T) {
 	}
 	busy = false
 	b.must(b.Unmount(patient(t), target))
+}
+
+// A device that has lost its namespace on every path is gone for good, for whoever holds it; what is connected later is another one, also
+// when a path was left.
+func TestDeviceThatLostItsNamespaceIsNotUsedAgain(t *testing.T) {
+	b := newBench(t, nil)
+	first := b.attach()
+	f, err := b.Open(first)
+	b.must(err)
+	b.must(b.subsystem.RemoveNamespace(1))
+	for err = nil; err == nil; { // until the path has noticed
+		_, err = b.Device(patient(t), testNQN, nsUUID)
+	}
+	wantError(t, err, nvmeof.ErrNotConnected)
+	b.must(b.subsystem.AddNamespace(nvmetcp.NamespaceConfig{NSID: 1, Device: b.medium, UUID: nsUUID, NGUID: nsUUID}))
+	second := b.attach()
+	if second == first {
+		t.Errorf("%s was made use of again", first)
+	}
+	if err := f.ReadAt(patient(t), make([]byte, 4096), 0); err == nil {
+		t.Error("who holds the device that is gone reads from it")
+	}
+	again, err := b.Open(second)
+	b.must(err)
+	b.must(again.ReadAt(patient(t), make([]byte, 4096), 0))
 }

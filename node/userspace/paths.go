@@ -76,7 +76,8 @@ func (m *Machine) ConnectPath(ctx context.Context, t nvmeof.Target, address stri
 		for {
 			changed := d.head.Changed()
 			at := slices.IndexFunc(d.head.Paths(), func(p nvmetcp.PathInfo) bool { return p.Addr == address })
-			if at < 0 {
+			if at < 0 || d.head.Gone() {
+				m.dropDead(d)
 				return nvmeof.PathState{}, fmt.Errorf("add path %s to %s: %w", address, t.NQN, nvmeof.ErrNotConnected)
 			}
 			p := d.head.Paths()[at]

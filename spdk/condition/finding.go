@@ -33,6 +33,8 @@ const (
 	ReasonRebuilding Reason = "Rebuilding"
 	// ReasonAtRisk: one good replica of several.
 	ReasonAtRisk Reason = "AtRisk"
+	// ReasonPoolNearlyFull: an lvstore of a thin volume has little room left; a replica there is lost when it is full.
+	ReasonPoolNearlyFull Reason = "PoolNearlyFull"
 	// ReasonStandbyMissing: the volume runs without the standby that it is to have.
 	ReasonStandbyMissing Reason = "StandbyMissing"
 	// ReasonRaidHostSilent: the node where the volume runs doesn't answer JSON-RPC; whether I/O goes on is not known by that.
@@ -78,6 +80,9 @@ func Findings(v *volume.Volume, s Sight) []Finding {
 		add(Degraded, ReasonAtRisk, "one of %d replicas is good, %s, and the next loss stops the volume: %s", c.Wanted, theGoodOne(v, s), rest)
 	case c.State == StateWaiting:
 		found = append(found, waiting(v, s, rest)...)
+	}
+	if full := fullPools(v, s); full != "" {
+		add(Degraded, ReasonPoolNearlyFull, "%s: a thin replica there that finds no room fails writes and is lost; add space, or delete volumes and snapshots there", full)
 	}
 	if !runs(v) {
 		return found

@@ -110,6 +110,15 @@ func TestEachConditionIsToldWithWhereSinceWhenAndWhy(t *testing.T) {
 			v.Replica(n2).State, v.Replica(n3).State = volume.ReplicaOutOfSync, volume.ReplicaOutOfSync
 			stocked(s, "n1", v, false)
 		}, []expected{{condition.Inaccessible, condition.ReasonNoGoodReplica, []string{"its disk is gone, or not attached yet"}}}},
+		"lvstores fill up": {func(_ *volume.Volume, s condition.Sight) {
+			for node, free := range map[string]int64{"n1": 4, "n2": 14, "n3": 15} {
+				s[node] = condition.NodeSight{Pools: map[string]condition.Pool{"pool": {TotalBytes: 100 << 30, FreeBytes: free << 30}}}
+			}
+		}, []expected{{condition.Degraded, condition.ReasonPoolNearlyFull, []string{"pool on n1 has less than 5 % free, and nothing new", "pool on n2 has less than 15 % free: "}}}},
+		"lvstores of a thick volume are full": {prepare: func(v *volume.Volume, s condition.Sight) {
+			v.Parameters.Thin = false
+			s["n1"] = condition.NodeSight{Pools: map[string]condition.Pool{"pool": {TotalBytes: 100 << 30}}}
+		}},
 		"no standby": {func(v *volume.Volume, s condition.Sight) {
 			runOn(v, "n1", "n2")
 			raidSeen(s, "n1", v, "", 0, n1, n2, n3)

@@ -25,6 +25,8 @@ type NodeSight struct {
 	Health spdk.Health
 	// Stock is what lvols it has; nil if that was not asked.
 	Stock *Stock
+	// Pools are its lvstores by name; nil if that was not asked.
+	Pools map[string]Pool
 }
 
 // Stock is what lvols a node had at a time.
@@ -34,7 +36,7 @@ type Stock struct {
 	LvStores, Lvols map[string]bool
 }
 
-// Look asks nodes of a cluster side by side for what they run, with two calls each. What it can't learn before ctx ends is in the result
+// Look asks nodes of a cluster side by side for what they run and how full their lvstores are, with three calls each. What it can't learn before ctx ends is in the result
 // as an error.
 func Look(ctx context.Context, cluster *converge.Cluster, names ...string) Sight {
 	var mu sync.Mutex
@@ -46,6 +48,9 @@ func Look(ctx context.Context, cluster *converge.Cluster, names ...string) Sight
 			node, err := cluster.Node(name)
 			if err == nil {
 				seen.Health, err = node.Health(ctx)
+			}
+			if err == nil {
+				seen.Pools, err = pools(ctx, node)
 			}
 			seen.Err = err
 			mu.Lock()

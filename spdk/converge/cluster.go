@@ -63,3 +63,12 @@ func (c *Cluster) Nodes() []*Node {
 	}
 	return nodes
 }
+
+// Zone returns the failure domain of a node; "" is none, or not known.
+func (c *Cluster) Zone(name string) string {
+	n, err := c.Node(name)
+	if err != nil {
+		return ""
+	}
+	return n.Zone
+}

@@ -129,6 +129,12 @@ func (c *Converger) RunStandby(ctx context.Context, v *volume.Volume, down ...st
 	return err
 }
 
+// RunTargets has the targets of a volume that runs allow the hosts on record and no others.
+func (c *Converger) RunTargets(ctx context.Context, v *volume.Volume, down ...string) error {
+	_, err := c.run(ctx, v, volume.PlanTargets, down)
+	return err
+}
+
 // errNotAsked is the error of a node that the caller knows not to answer.
 var errNotAsked = fmt.Errorf("%w: it did not a moment ago", spdk.ErrUnreachable)
 
@@ -140,7 +146,7 @@ func (c *Converger) run(ctx context.Context, v *volume.Volume, plan func(*volume
 		steps := plan(v, seen)
 		steps.Now = slices.DeleteFunc(steps.Now, func(a volume.Action) bool { return failed[a] != nil })
 		if len(steps.Now) == 0 {
-			return seen, outcome(failed, steps.Blocked)
+			return seen, outcome(besidesLimits(ctx, v, failed), steps.Blocked)
 		}
 		for _, f := range c.do(ctx, v, steps.Now) {
 			failed[f.Action] = f
@@ -215,6 +221,8 @@ func (c *Converger) act(ctx context.Context, v *volume.Volume, a volume.Action) 
 		err = c.assemble(ctx, v, node)
 	case volume.GrowRaid:
 		err = node.AwaitRaidBytes(ctx, v.RaidName(), v.SizeBytes)
+	case volume.LimitRaid:
+		err = node.SetRateLimits(ctx, v.RaidName(), RateLimits(v.Parameters.Limits))
 	case volume.DeleteRaid:
 		err = node.DeleteRaid(ctx, v.RaidName())
 	case volume.ExportTarget:
@@ -269,8 +277,7 @@ func (c *Converger) attachLeg(ctx context.Context, v *volume.Volume, r volume.Re
 	return err
 }
 
-// assemble makes the raid with one slot more than there are to be replicas: a replica can be replaced before the old one goes,
-// and a volume of one replica can grow.
+// assemble makes the raid of the legs that are in-sync.
 func (c *Converger) assemble(ctx context.Context, v *volume.Volume, node *Node) error {
 	a, _ := v.RunningOn(node.Name)
 	good := v.GoodLegs(a)
@@ -282,7 +289,7 @@ func (c *Converger) assemble(ctx context.Context, v *volume.Volume, node *Node) 
 		legs = append(legs, spdk.LegBdev(v.LegController(*v.Replica(id))))
 	}
 	_, err := node.AssembleRaid(ctx, spdk.RaidSpec{
-		Name: v.RaidName(), UUID: v.RaidUUID(), Slots: max(v.Parameters.Replicas, len(legs)) + 1, Legs: legs,
+		Name: v.RaidName(), UUID: v.RaidUUID(), Slots: v.Slots(len(legs)), Legs: legs,
 	})
 	return err
 }

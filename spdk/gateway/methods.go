@@ -27,6 +27,7 @@ var allowed = map[string]bool{
 	"bdev_raid_delete":                      true,
 	"bdev_raid_get_bdevs":                   true,
 	"bdev_raid_remove_base_bdev":            true,
+	"bdev_set_qos_limit":                    true,
 	"framework_get_config":                  true,
 	"nvmf_create_subsystem":                 true,
 	"nvmf_create_transport":                 true,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast-csi/holdfast/spdk"
 	"github.com/holdfast-csi/holdfast/spdk/condition"
+	"github.com/holdfast-csi/holdfast/spdk/converge"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -37,6 +38,8 @@ type ReplicaDetail struct {
 	// SizeBytes and AllocatedBytes are the lvol's.
 	SizeBytes      int64 `json:"sizeBytes,omitempty"`
 	AllocatedBytes int64 `json:"allocatedBytes,omitempty"`
+	// SharedBytes is what the snapshots below it hold, which it shares with whatever else lies on them.
+	SharedBytes int64 `json:"sharedBytes,omitempty"`
 	// Problem says why the replica can't be read now; "" if it can.
 	Problem string `json:"problem,omitempty"`
 	// Answers says that its node does, Missing that it then has no such lvol.
@@ -103,6 +106,9 @@ func (o *Operator) lookAtLvol(ctx context.Context, v *volume.Volume, d *ReplicaD
 	}
 	lvol, err := node.Lvol(ctx, d.LvStore, v.LvolName(d.Replica))
 	d.SizeBytes, d.AllocatedBytes = lvol.SizeBytes, lvol.AllocatedBytes
+	if err == nil {
+		d.SharedBytes = shared(ctx, node, lvol)
+	}
 	switch {
 	case err == nil && !v.Fits(lvol.SizeBytes):
 		return fmt.Errorf("its lvol has %d bytes, the volume %d", lvol.SizeBytes, v.SizeBytes)
@@ -118,4 +124,16 @@ func (o *Operator) lookAtLvol(ctx context.Context, v *volume.Volume, d *ReplicaD
 		return fmt.Errorf("its lvol is not in lvstore %s", d.LvStore)
 	}
 	return fmt.Errorf("lvstore %s is not loaded on %s: its disk is gone, or not attached yet", d.LvStore, d.Node)
+}
+
+// shared returns what the lvols below one hold; 0 if that can't be read now.
+func shared(ctx context.Context, node *converge.Node, l spdk.Lvol) (bytes int64) {
+	for l.Base != "" {
+		var err error
+		if l, err = node.Lvol(ctx, l.LvStore, l.Base); err != nil {
+			return 0
+		}
+		bytes += l.AllocatedBytes
+	}
+	return bytes
 }

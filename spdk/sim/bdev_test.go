@@ -33,8 +33,31 @@ func TestQosLimitSlowsABdevDown(t *testing.T) {
 	c.ok("bdev_set_qos_limit", `{"name":"lvs/v","w_mbytes_per_sec":4}`)
 	start := time.Now()
 	mustWrite(t, n, "lvs/v", 0, pattern(1, 2*mib))
+	mustWrite(t, n, "lvs/v", 0, pattern(1, 4096))
 	if got := time.Since(start); got < 200*time.Millisecond {
 		t.Errorf("2 MiB at 4 MiB a second took %v", got)
+	}
+}
+
+// I/O that waits at a limit is looked at anew when the limit changes, and goes on at once when it is taken away.
+func TestIOThatWaitsAtALimitGoesOnWhenThatIsTakenAway(t *testing.T) {
+	n := newNode(t, "n", nil)
+	c := dialNode(t, n)
+	c.thin("v", 16)
+	c.ok("bdev_set_qos_limit", `{"name":"lvs/v","w_mbytes_per_sec":1}`)
+	mustWrite(t, n, "lvs/v", 0, pattern(1, 16*mib)) // an I/O goes on while any quota is left, and those after it wait for 16 s
+	b, release, err := n.openForTest("lvs/v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	written := make(chan error, 1)
+	go func() { written <- b.WriteAt(ctx, pattern(2, 4096), 0) }()
+	c.ok("bdev_set_qos_limit", `{"name":"lvs/v","w_mbytes_per_sec":0}`)
+	if err := <-written; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -99,8 +99,7 @@ func (b *blob) setReadOnly() {
 // which also gets its parent.
 func (b *blob) delete(ctx context.Context) error {
 	if clones := b.cloneList(); len(clones) == 1 {
-		clones[0].adopt(b)
-		return nil
+		return clones[0].adopt(ctx, b)
 	}
 	b.io.Lock()
 	defer b.io.Unlock()
@@ -124,12 +123,20 @@ func (b *blob) delete(ctx context.Context) error {
 	return nil
 }
 
-// adopt takes over the clusters and the parent of snapshot s, the blob's parent.
-func (b *blob) adopt(s *blob) {
+// adopt takes over the clusters and the parent of snapshot s, the blob's parent. Those that the blob doesn't need are cleared and given back
+// (lib/blob/blobstore.c, delete_snapshot_sync_clone_cpl, blob_persist_clear_clusters).
+func (b *blob) adopt(ctx context.Context, s *blob) error {
 	b.io.Lock()
 	defer b.io.Unlock()
 	s.io.Lock()
 	defer s.io.Unlock()
+	for i := range s.numClusters() {
+		if c := s.at(i); c != 0 && (i >= b.numClusters() || b.at(i) != 0) {
+			if err := b.bs.unmap(ctx, b.bs.offset(c), b.bs.clusterSize); err != nil {
+				return err
+			}
+		}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s.mu.Lock()
@@ -148,6 +155,7 @@ func (b *blob) adopt(s *blob) {
 		b.parent.replaceClone(s, b)
 	}
 	s.clusters, s.parent, s.clones = nil, nil, nil
+	return nil
 }
 
 // inflate makes the blob independent: with all set every cluster is allocated and

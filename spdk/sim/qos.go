@@ -2,16 +2,20 @@ package sim
 
 import (
 	"context"
+	"slices"
 	"sync"
-
-	"golang.org/x/time/rate"
+	"time"
 )
 
 // qosLimits are a bdev's rate limits (bdev_set_qos_limit); 0 is none.
+//
+// As in SPDK (lib/bdev/bdev.c, bdev_qos_rw_queue_io and bdev_channel_poll_qos) an I/O goes on while anything is left of each quota that
+// counts it, however large it is, and what it takes too much the next ones wait for; of an idle time no more than a timeslice is saved up.
 type qosLimits struct {
 	mu      sync.Mutex
 	limits  [4]uint64 // rw I/O per second; rw, read, write megabytes per second
-	buckets [4]*rate.Limiter
+	free    [4]time.Time
+	changed chan struct{} // closed by set; nil while no I/O waits
 }
 
 // Names of the limits in the order of qosLimits.limits.
@@ -19,7 +23,10 @@ var qosNames = [4]string{"rw_ios_per_sec", "rw_mbytes_per_sec", "r_mbytes_per_se
 
 const qosUnset = ^uint64(0)
 
-// set changes the limits given; qosUnset leaves one as it is.
+// qosTimeslice is SPDK_BDEV_QOS_TIMESLICE_IN_USEC.
+const qosTimeslice = time.Millisecond
+
+// set changes the limits given; qosUnset leaves one as it is. I/O that waits is looked at anew.
 func (q *qosLimits) set(limits [4]uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -32,15 +39,11 @@ func (q *qosLimits) set(limits [4]uint64) {
 			l = (l + 999) / 1000 * 1000
 		}
 		q.limits[i] = l
-		q.buckets[i] = nil
-		if l == 0 {
-			continue
-		}
-		perSecond := float64(l)
-		if i > 0 {
-			perSecond *= 1 << 20
-		}
-		q.buckets[i] = rate.NewLimiter(rate.Limit(perSecond), int(max(perSecond/1000, 1)))
+	}
+	q.free = [4]time.Time{}
+	if q.changed != nil {
+		close(q.changed)
+		q.changed = nil
 	}
 }
 
@@ -50,32 +53,54 @@ func (q *qosLimits) get() [4]uint64 {
 	return q.limits
 }
 
-// take waits until an I/O of n bytes fits the limits.
-func (q *qosLimits) take(ctx context.Context, p *process, n int64, write bool) error {
+// reserve returns when an I/O of n bytes may go on, by the limits of now, and what tells that they have changed. Those after it wait for what
+// it takes.
+func (q *qosLimits) reserve(now time.Time, n int64, write bool) (at time.Time, changed <-chan struct{}) {
 	q.mu.Lock()
-	buckets := q.buckets
-	q.mu.Unlock()
-	for i, b := range buckets {
-		if b == nil || i == 2 && write || i == 3 && !write {
+	defer q.mu.Unlock()
+	at = now
+	for i, l := range q.limits {
+		if l > 0 && counts(i, write) && q.free[i].After(at) {
+			at = q.free[i]
+		}
+	}
+	for i, l := range q.limits {
+		if l == 0 || !counts(i, write) {
 			continue
 		}
-		tokens := int64(1)
-		if i > 0 {
-			tokens = n
+		cost := float64(n) / float64(l<<20)
+		if i == 0 {
+			cost = 1 / float64(l)
 		}
-		for tokens > 0 {
-			k := min(tokens, int64(b.Burst()))
-			tokens -= k
-			r := b.ReserveN(p.now(), int(k))
-			if d := r.DelayFrom(p.now()); d > 0 {
-				t := p.node.cfg.Clock.NewTimer(d)
-				select {
-				case <-t.C():
-				case <-ctx.Done():
-					t.Stop()
-					return ctx.Err()
-				}
-			}
+		saved := slices.MaxFunc([]time.Time{q.free[i], now.Add(-qosTimeslice)}, time.Time.Compare)
+		q.free[i] = saved.Add(time.Duration(cost * float64(time.Second)))
+	}
+	if q.changed == nil {
+		q.changed = make(chan struct{})
+	}
+	return at, q.changed
+}
+
+// counts says whether a limit counts reads or writes.
+func counts(limit int, write bool) bool { return limit != 2 && limit != 3 || (limit == 3) == write }
+
+// take waits until an I/O of n bytes fits the limits.
+func (q *qosLimits) take(ctx context.Context, p *process, n int64, write bool) error {
+	for q.get() != [4]uint64{} {
+		at, changed := q.reserve(p.now(), n, write)
+		d := at.Sub(p.now())
+		if d <= 0 {
+			return nil
+		}
+		t := p.node.cfg.Clock.NewTimer(d)
+		select {
+		case <-t.C():
+			return nil
+		case <-changed:
+			t.Stop()
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
 		}
 	}
 	return nil

@@ -10,7 +10,13 @@ import (
 //
 // A standby that no host is connected to is given up with that: what runs twice has to be of one size for its host. The standby of a
 // volume in use is its owner's to give up, before a replica grows.
-func (v *Volume) Grow(size int64) {
+//
+// A snapshot has one size. The attempt to take one that is under way is void, but in its pause the volume doesn't grow: ErrBusy.
+func (v *Volume) Grow(size int64) error {
+	if v.Snapshot != nil && v.Snapshot.State == WishPausing {
+		return fmt.Errorf("%w: a snapshot of it is being taken, which takes seconds; try again then", ErrBusy)
+	}
+	v.VoidSnapshot("the volume is to grow")
 	if v.GrowingFrom == 0 {
 		v.GrowingFrom = v.SizeBytes
 	}
@@ -18,6 +24,7 @@ func (v *Volume) Grow(size int64) {
 	if v.Owner == "" {
 		v.RetireStandby()
 	}
+	return nil
 }
 
 // LeastBytes is what every replica that is a source, and whatever runs of the volume, surely has: SizeBytes, unless it is being grown.

@@ -18,8 +18,15 @@ func growing(t *testing.T) (*world, *Volume, *rand.Rand) {
 	v.Assembly, v.Assemblies = &Assembly{Number: 1, RaidHost: "a", Legs: ids(v), Running: true}, 2
 	v.Standby = &Assembly{Number: 2, RaidHost: "b", Legs: ids(v), Held: true, Running: true}
 	w.settle(t, v, rnd)
-	v.Grow(2 << 30)
+	grow(t, v, 2<<30)
 	return w, v, rnd
+}
+
+func grow(t *testing.T, v *Volume, size int64) {
+	t.Helper()
+	if err := v.Grow(size); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func kinds(steps Steps) (all []Kind) {
@@ -50,7 +57,7 @@ func TestPlanGrowsAVolumeAlthoughAFormerRaidHostIsDown(t *testing.T) {
 	v.RetireStandby()
 	w.settle(t, v, rnd)
 	v.GrowingFrom = 0
-	v.Grow(3 << 30)
+	grow(t, v, 3<<30)
 	v.Retired = []Assembly{{Number: 2, RaidHost: "d", Legs: ids(v), Held: true}}
 	w.nodes["d"] = &NodeView{Replicas: map[string]ReplicaView{}, Legs: map[string]LegView{v.Replicas[0].ID: {Bdev: "b"}}}
 	w.down["d"] = true
@@ -95,7 +102,7 @@ func TestPlanLeavesASourceAloneThatIsSmallForNoReason(t *testing.T) {
 
 func TestGrowingTwiceKeepsWhatTheVolumeSurelyHas(t *testing.T) {
 	_, v, _ := growing(t)
-	v.Grow(3 << 30)
+	grow(t, v, 3<<30)
 	if v.LeastBytes() != 1<<30 || !v.Fits(2<<30) || v.Fits(1<<30-1) || v.Fits(4<<30) {
 		t.Errorf("from %d to %d", v.GrowingFrom, v.SizeBytes)
 	}
@@ -103,7 +110,7 @@ func TestGrowingTwiceKeepsWhatTheVolumeSurelyHas(t *testing.T) {
 		t.Error("the standby of a volume in use was taken from its owner")
 	}
 	v.Owner = ""
-	v.Grow(4 << 30)
+	grow(t, v, 4<<30)
 	if v.Standby != nil || len(v.Retired) != 1 {
 		t.Error("the standby of a volume that nobody uses is kept")
 	}
@@ -116,5 +123,31 @@ func TestNodeThatDoesNotAnswerIsNotTakenForGrown(t *testing.T) {
 	w.down["c"] = true
 	if err := CheckGrown(v, w.observe()); !errors.Is(err, ErrNodeDown) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestVolumeDoesNotGrowInThePauseForASnapshot(t *testing.T) {
+	for state, want := range map[WishState]struct {
+		after WishState
+		err   error
+	}{
+		WishWanted:  {after: WishFailed},
+		WishPausing: {after: WishPausing, err: ErrBusy},
+		WishTaken:   {after: WishTaken},
+		WishFailed:  {after: WishFailed},
+	} {
+		v := record("a", "b")
+		v.Snapshot = &SnapshotWish{State: state, SizeBytes: v.SizeBytes}
+		before := v.SizeBytes
+		err := v.Grow(2 * before)
+		if !errors.Is(err, want.err) || v.Snapshot.State != want.after || (err == nil) != (v.SizeBytes > before) {
+			t.Errorf("%s: %v, it is %s and the volume has %d bytes", state, err, v.Snapshot.State, v.SizeBytes)
+		}
+		sn := &Snapshot{Phase: SnapshotTaking, SizeBytes: before}
+		if state == WishTaken {
+			if sn.Collect(v.Snapshot); sn.SizeBytes != before {
+				t.Errorf("a snapshot of %d bytes is recorded with %d", before, sn.SizeBytes)
+			}
+		}
 	}
 }

@@ -123,13 +123,14 @@ func (r Replica) RebuildDelay() time.Duration {
 }
 
 // NextRebuild chooses the replica that the running raid is to rebuild now, the one that waits longest of those that are there, of the right size, not attached and not exported
-// any more from before, and out-of-sync for long enough. ok is false while there is none, or one is being rebuilt.
+// any more from before, and out-of-sync for long enough. ok is false while there is none, one is
+// being rebuilt, or the raid has no slot for it.
 func NextRebuild(v *Volume, seen Observed, now time.Time) (id string, ok bool) {
 	if v.Assembly == nil || v.Assembly.Held || v.Assembly.Stopping || len(v.InState(ReplicaRebuilding)) > 0 {
 		return "", false
 	}
 	host, known := seen.Nodes[v.Assembly.RaidHost]
-	if !known || host.Err != nil || host.Raid == nil || !host.Raid.Online {
+	if !known || host.Err != nil || host.Raid == nil || !host.Raid.Online || len(host.Raid.Legs) >= host.Raid.Slots {
 		return "", false
 	}
 	waiting := v.InState(ReplicaOutOfSync)
@@ -152,16 +153,4 @@ func (v *Volume) BeginRebuild(id string, now time.Time) {
 	if !slices.Contains(v.Assembly.Legs, id) {
 		v.Assembly.Legs = append(v.Assembly.Legs, id)
 	}
-}
-
-// Surplus returns the replicas that are not needed any more: those that are no source although as many are in-sync as there are to be.
-func (v *Volume) Surplus() []string {
-	if len(v.InState(ReplicaInSync)) < v.Parameters.Replicas {
-		return nil
-	}
-	var ids []string
-	for _, r := range v.InState(ReplicaOutOfSync) {
-		ids = append(ids, r.ID)
-	}
-	return ids
 }

@@ -183,7 +183,7 @@ func TestSurplusAreThoseThatAreNoSourceWhenEnoughAre(t *testing.T) {
 	} {
 		v := newLooks(c.states...).v
 		v.Parameters.Replicas = 2
-		if got := v.Surplus(); len(got) != c.want || c.want > 0 && got[0] != v.Replicas[2].ID {
+		if got := v.Surplus(Observed{}, noZone); len(got) != c.want || c.want > 0 && got[0] != v.Replicas[2].ID {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
@@ -192,7 +192,7 @@ func TestSurplusAreThoseThatAreNoSourceWhenEnoughAre(t *testing.T) {
 // rebuildable is a volume with a replica that waits to be rebuilt on b, and what is seen of it.
 func rebuildable() (*Volume, Observed) {
 	v := newLooks(ReplicaInSync, ReplicaOutOfSync, ReplicaInSync).v
-	raid := &RaidView{Online: true, Legs: []string{v.Replicas[0].ID, v.Replicas[2].ID}}
+	raid := &RaidView{Online: true, Slots: 4, Legs: []string{v.Replicas[0].ID, v.Replicas[2].ID}}
 	seen := Observed{Nodes: map[string]NodeView{}}
 	for i, n := range []string{"a", "b", "c"} {
 		seen.Nodes[n] = NodeView{Replicas: map[string]ReplicaView{v.Replicas[i].ID: {SizeBytes: v.SizeBytes}}, Legs: map[string]LegView{}}

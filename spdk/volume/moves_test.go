@@ -73,7 +73,7 @@ func (h *history) step() {
 	case 6:
 		Gone(h.v, h.observe()).Remove(h.v)
 	case 7: // it is to be larger; its owner gives the standby up
-		h.v.Grow(h.v.SizeBytes + 4<<20)
+		_ = h.v.Grow(h.v.SizeBytes + 4<<20) // no snapshot of it is being taken
 		h.v.RetireStandby()
 	case 8:
 		h.grown()

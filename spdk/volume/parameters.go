@@ -23,6 +23,17 @@ const (
 	ParamStandby            = "standby"
 	ParamReplaceAfter       = "replaceAfter"
 	ParamAccess             = "access"
+	ParamMkfsOptions        = "mkfsOptions"
+	ParamReservedBlocks     = "reservedBlocksPercent"
+	ParamTrimInterval       = "trimInterval"
+)
+
+// Keys of parameters that may change while the volume is there, in a VolumeAttributesClass; ParamReplicas is one, too.
+const (
+	ParamIOPSLimit           = "iopsLimit"
+	ParamBandwidthLimit      = "bandwidthLimit"
+	ParamReadBandwidthLimit  = "readBandwidthLimit"
+	ParamWriteBandwidthLimit = "writeBandwidthLimit"
 )
 
 // Limits and defaults of parameters.
@@ -32,12 +43,15 @@ const (
 	DefaultFSType   = "ext4"
 	// DefaultReplaceAfter is longer than a reboot: a replica that comes back is rebuilt where it is.
 	DefaultReplaceAfter = 10 * time.Minute
+	// leastTrimInterval keeps a volume from being trimmed all the time.
+	leastTrimInterval = time.Minute
 )
 
 // reservedPrefix starts the keys that Kubernetes' sidecars add of their own; they are not ours to judge.
 const reservedPrefix = "csi.storage.k8s.io/"
 
-// Parameters are a StorageClass's, validated, with defaults filled in. They belong to the volume for good.
+// Parameters are a StorageClass's, validated, with defaults filled in. Those of mutableParameters may change, the others belong to the
+// volume for good.
 type Parameters struct {
 	// Replicas is how many copies there are to be, on as many SPDK nodes: 1 to MaxReplicas.
 	Replicas int `json:"replicas"`
@@ -57,32 +71,73 @@ type Parameters struct {
 	ReplaceAfter time.Duration `json:"replaceAfter"`
 	// Access is from where the volume may be used.
 	Access Access `json:"access,omitempty"`
+	// MkfsOptions are given to mkfs besides the driver's own: of ext4 or xfs, as FSType or the claim says.
+	MkfsOptions []string `json:"mkfsOptions,omitempty"`
+	// ReservedBlocksPercent is how much of an ext4 only root may use, of a volume's file system 0 unless asked for.
+	ReservedBlocksPercent int `json:"reservedBlocksPercent,omitempty"`
+	// TrimInterval is how often what is free in the file system is discarded while the volume is staged; 0 is never.
+	TrimInterval time.Duration `json:"trimInterval,omitempty"`
+	// Limits bound the hosts' I/O.
+	Limits Limits `json:"limits,omitzero"`
 }
 
 func (p Parameters) clone() Parameters {
 	p.NodeSelector = maps.Clone(p.NodeSelector)
+	p.MkfsOptions = slices.Clone(p.MkfsOptions)
 	return p
 }
 
 // Equal says whether two sets of parameters ask for the same volume.
 func (p Parameters) Equal(q Parameters) bool {
-	return p.Replicas == q.Replicas && p.Thin == q.Thin && p.LvStore == q.LvStore && p.FSType == q.FSType &&
-		p.Budgets == q.Budgets && p.Standby == q.Standby && p.Access.orDefault() == q.Access.orDefault() && p.ReplaceAfter == q.ReplaceAfter && maps.Equal(p.NodeSelector, q.NodeSelector)
+	return p.Replicas == q.Replicas && p.Limits == q.Limits && p.EqualButMutable(q)
+}
+
+// EqualButMutable says whether two sets of parameters ask for the same volume but for what may change while it is there.
+func (p Parameters) EqualButMutable(q Parameters) bool {
+	return p.Thin == q.Thin && p.LvStore == q.LvStore && p.FSType == q.FSType &&
+		p.Budgets == q.Budgets && p.Standby == q.Standby && p.Access.orDefault() == q.Access.orDefault() && p.ReplaceAfter == q.ReplaceAfter &&
+		slices.Equal(p.MkfsOptions, q.MkfsOptions) && p.ReservedBlocksPercent == q.ReservedBlocksPercent && p.TrimInterval == q.TrimInterval && maps.Equal(p.NodeSelector, q.NodeSelector)
 }
 
 // ParseParameters validates StorageClass parameters. An error names the key, the value and what it may be.
-func ParseParameters(raw map[string]string) (Parameters, error) {
+func ParseParameters(raw map[string]string) (Parameters, error) { return ParseClasses(raw, nil) }
+
+// ParseClasses does the same with the parameters of a VolumeAttributesClass besides, which take precedence.
+func ParseClasses(raw, mutable map[string]string) (Parameters, error) {
 	p := Parameters{Replicas: DefaultReplicas, Thin: true, FSType: DefaultFSType, Budgets: timeouts.DefaultBudgets(), Standby: true, ReplaceAfter: DefaultReplaceAfter, Access: AccessAnywhere}
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
 		if err := p.set(key, raw[key]); err != nil {
 			return Parameters{}, fmt.Errorf("parameter %s=%q: %w", key, raw[key], err)
 		}
 	}
-	p.Standby = p.Standby && p.Replicas > 1
 	if _, err := timeouts.Derive(p.Budgets); err != nil {
 		return Parameters{}, fmt.Errorf("parameters %s and %s: %w", ParamReplicaStallBudget, ParamTargetLossBudget, err)
 	}
-	return p, nil
+	if err := p.CheckMkfs(p.FSType); err != nil {
+		return Parameters{}, err
+	}
+	return p.Modified(mutable)
+}
+
+// Modified returns the parameters with those of a VolumeAttributesClass in their place; what it doesn't name stays as it is. An error names
+// the key, the value and what it may be.
+func (p Parameters) Modified(mutable map[string]string) (Parameters, error) {
+	for _, key := range slices.Sorted(maps.Keys(mutable)) {
+		if strings.HasPrefix(key, reservedPrefix) {
+			continue
+		}
+		if !slices.Contains(mutableParameters, key) {
+			what := "no such parameter"
+			if slices.Contains(knownParameters, key) {
+				what = "it belongs to the volume for good"
+			}
+			return Parameters{}, fmt.Errorf("mutable parameter %s=%q: %s; those that may change are %s", key, mutable[key], what, strings.Join(mutableParameters, ", "))
+		}
+		if err := p.set(key, mutable[key]); err != nil {
+			return Parameters{}, fmt.Errorf("mutable parameter %s=%q: %w", key, mutable[key], err)
+		}
+	}
+	return p, p.checkLimits()
 }
 
 func (p *Parameters) set(key, value string) error {
@@ -124,9 +179,29 @@ func (p *Parameters) set(key, value string) error {
 		if p.Access = Access(value); p.Access != AccessAnywhere && p.Access != AccessZone {
 			return fmt.Errorf("must be %s or %s", AccessAnywhere, AccessZone)
 		}
+	case ParamMkfsOptions:
+		p.MkfsOptions = strings.Fields(value)
+	case ParamReservedBlocks:
+		n, bad := strconv.Atoi(value)
+		if bad != nil || n < 0 || n > maxReservedPercent {
+			return fmt.Errorf("must be a whole number from 0 to %d", maxReservedPercent)
+		}
+		p.ReservedBlocksPercent = n
+	case ParamTrimInterval:
+		if p.TrimInterval, err = parseSeconds(value); err == nil && p.TrimInterval < leastTrimInterval {
+			return fmt.Errorf("must be a duration of whole seconds, %s or longer, such as 24h; without it nothing is trimmed", leastTrimInterval)
+		}
+	case ParamIOPSLimit:
+		p.Limits.IOPS, err = parseIOPS(value)
+	case ParamBandwidthLimit:
+		p.Limits.Bandwidth, err = parseBandwidth(value)
+	case ParamReadBandwidthLimit:
+		p.Limits.ReadBandwidth, err = parseBandwidth(value)
+	case ParamWriteBandwidthLimit:
+		p.Limits.WriteBandwidth, err = parseBandwidth(value)
 	default:
 		if !strings.HasPrefix(key, reservedPrefix) {
-			return fmt.Errorf("no such parameter; there are %s", strings.Join(knownParameters(), ", "))
+			return fmt.Errorf("no such parameter; there are %s", strings.Join(knownParameters, ", "))
 		}
 	}
 	return err
@@ -135,9 +210,13 @@ func (p *Parameters) set(key, value string) error {
 // ValidFSType says whether volumes can carry this file system.
 func ValidFSType(s string) bool { return s == "ext4" || s == "xfs" }
 
-func knownParameters() []string {
-	return []string{ParamReplicas, ParamThin, ParamLvStore, ParamNodeSelector, ParamFSType, ParamReplicaStallBudget, ParamTargetLossBudget, ParamStandby, ParamReplaceAfter, ParamAccess}
-}
+var (
+	mutableParameters = []string{ParamReplicas, ParamIOPSLimit, ParamBandwidthLimit, ParamReadBandwidthLimit, ParamWriteBandwidthLimit}
+	knownParameters   = append([]string{
+		ParamThin, ParamLvStore, ParamNodeSelector, ParamFSType, ParamReplicaStallBudget, ParamTargetLossBudget, ParamStandby, ParamReplaceAfter, ParamAccess,
+		ParamMkfsOptions, ParamReservedBlocks, ParamTrimInterval,
+	}, mutableParameters...)
+)
 
 // parseSelector reads "key=value,key=value".
 func parseSelector(s string) (map[string]string, error) {

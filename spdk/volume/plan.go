@@ -47,8 +47,11 @@ type RaidView struct {
 	Online bool
 	// SizeBytes is 0 unless the raid is online.
 	SizeBytes int64
-	// Legs are the replicas in its slots, one that is being rebuilt included.
-	Legs []string
+	// Slots is how many slots it has, Legs are the replicas in them, one that is being rebuilt included.
+	Slots int
+	Legs  []string
+	// Limits are those in force.
+	Limits Limits
 }
 
 // TargetView is the subsystem that exports the raid.
@@ -75,6 +78,7 @@ const (
 	EjectLeg        Kind = "eject leg"
 	AssembleRaid    Kind = "assemble raid"
 	GrowRaid        Kind = "grow raid"
+	LimitRaid       Kind = "limit raid"
 	DeleteRaid      Kind = "delete raid"
 	ExportTarget    Kind = "export target"
 	UnexportTarget  Kind = "unexport target"
@@ -141,30 +145,6 @@ func Plan(v *Volume, seen Observed) Steps {
 	p.createReplicas()
 	p.growReplicas()
 	p.deleteRemoving()
-	return p.steps
-}
-
-// PlanStandby says what is to be done for the standby alone.
-func PlanStandby(v *Volume, seen Observed) Steps {
-	p := planner{volume: v, seen: seen}
-	if v.Standby != nil {
-		p.bringUp(*v.Standby)
-		p.dropLegs(*v.Standby)
-	}
-	return p.steps
-}
-
-// PlanReplicas says what is to be done about the lvols of a volume that a node service owns: what runs is the owner's.
-func PlanReplicas(v *Volume, seen Observed) Steps {
-	p := planner{volume: v, seen: seen}
-	p.createReplicas()
-	for _, r := range v.InState(ReplicaRemoving) {
-		if view := seen.Nodes[r.Node]; view.Err == nil && !view.Replicas[r.ID].ExportBegun {
-			if _, exists := view.Replicas[r.ID]; exists {
-				p.do(DeleteReplica, r.Node, r.ID)
-			}
-		}
-	}
 	return p.steps
 }
 
@@ -266,6 +246,9 @@ func (p *planner) bringUp(a Assembly) {
 	if host.Raid.SizeBytes < p.volume.SizeBytes && p.legsGrown(*host.Raid) {
 		p.do(GrowRaid, a.RaidHost, "")
 	}
+	if host.Raid.Limits != p.volume.Parameters.Limits {
+		p.do(LimitRaid, a.RaidHost, "")
+	}
 	want := p.volume.HostNQNs()
 	if t := host.Target; t == nil || !t.Complete || t.Held != a.Held || !slices.Equal(t.Hosts, want) {
 		p.do(ExportTarget, a.RaidHost, "")
@@ -322,8 +305,12 @@ func (p *planner) attachLegs(a Assembly, host NodeView) bool {
 }
 
 // dropLegs takes replicas that are no source out of an assembly, and detaches them: what comes back is attached anew. One whose node
-// doesn't answer is left to SPDK's own timeouts, unless they have run out.
+// doesn't answer is left to SPDK's own timeouts, unless they have run out. A standby keeps them while a guest is connected to nothing else: a raid
+// that loses its last leg takes the namespace away.
 func (p *planner) dropLegs(a Assembly) {
+	if a.Number != p.volume.Assembly.Number && p.volume.OnStandby() != nil {
+		return
+	}
 	host := p.seen.Nodes[a.RaidHost]
 	if host.Err != nil {
 		return
@@ -453,43 +440,4 @@ func (p *planner) takeApart(a Assembly) bool {
 		return true
 	}
 	return false
-}
-
-// Finished is what a record still names although it is known to be gone.
-type Finished struct {
-	replicas   []string
-	assemblies []uint32
-}
-
-// Gone returns the removing replicas and the retired assemblies of which nothing was seen, on nodes that answered.
-func Gone(v *Volume, seen Observed) Finished {
-	var f Finished
-	for _, r := range v.InState(ReplicaRemoving) {
-		view, known := seen.Nodes[r.Node]
-		if _, exists := view.Replicas[r.ID]; known && view.Err == nil && !exists {
-			f.replicas = append(f.replicas, r.ID)
-		}
-	}
-	for _, a := range v.Retired {
-		view, known := seen.Nodes[a.RaidHost]
-		if known && view.Err == nil && view.Target == nil && view.Raid == nil && len(view.Legs) == 0 {
-			f.assemblies = append(f.assemblies, a.Number)
-		}
-	}
-	return f
-}
-
-// Empty says that nothing is known to be gone.
-func (f Finished) Empty() bool { return len(f.replicas) == 0 && len(f.assemblies) == 0 }
-
-// Remove takes what is gone off the record.
-func (f Finished) Remove(v *Volume) {
-	gone := func(id string) bool { return slices.Contains(f.replicas, id) }
-	v.Replicas = slices.DeleteFunc(v.Replicas, func(r Replica) bool { return gone(r.ID) })
-	for _, a := range []*Assembly{v.Assembly, v.Standby} {
-		if a != nil {
-			a.Legs = slices.DeleteFunc(a.Legs, gone)
-		}
-	}
-	v.Retired = slices.DeleteFunc(v.Retired, func(a Assembly) bool { return slices.Contains(f.assemblies, a.Number) })
 }

@@ -85,7 +85,7 @@ func (w *world) apply(v *Volume, a Action) error {
 				return fmt.Errorf("%s: leg %s is not attached", a, id)
 			}
 		}
-		n.Raid = &RaidView{Online: true, Legs: v.GoodLegs(assembly)}
+		n.Raid = &RaidView{Online: true, Slots: v.Slots(len(v.GoodLegs(assembly))), Legs: v.GoodLegs(assembly)}
 		n.Raid.SizeBytes = w.smallest(v, n.Raid.Legs)
 	case GrowReplica:
 		return w.grow(v, a)

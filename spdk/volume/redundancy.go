@@ -26,5 +26,5 @@ func (v *Volume) Nodes() []string {
 
 // WantsStandby says whether a volume that runs is to have a standby: asked for, and another assembly would have a leg to run on.
 func (v *Volume) WantsStandby() bool {
-	return v.Parameters.Standby && slices.ContainsFunc(v.InState(ReplicaInSync), func(r Replica) bool { return r.Node != v.Assembly.RaidHost })
+	return v.Parameters.Standby && v.Parameters.Replicas > 1 && slices.ContainsFunc(v.InState(ReplicaInSync), func(r Replica) bool { return r.Node != v.Assembly.RaidHost })
 }

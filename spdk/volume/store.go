@@ -35,7 +35,7 @@ type Store interface {
 	SnapshotStore
 }
 
-// SnapshotStore keeps the records of snapshots, and finds the volumes that are to have one taken.
+// SnapshotStore keeps the records of snapshots, and finds the volumes that want something of a CSI node.
 type SnapshotStore interface {
 	// GetSnapshot returns a record, or ErrNoSnapshot.
 	GetSnapshot(ctx context.Context, id string) (*Snapshot, error)
@@ -47,9 +47,9 @@ type SnapshotStore interface {
 	DeleteSnapshot(ctx context.Context, s *Snapshot) error
 	// ListSnapshots is for snapshots what List is for volumes.
 	ListSnapshots(ctx context.Context, after string, limit int) ([]*Snapshot, error)
-	// Wishes returns the IDs of the volumes of an owner for which OwnerWanted holds. It is asked often and so costs little, however many
-	// volumes there are.
-	Wishes(ctx context.Context, owner string) ([]string, error)
+	// Wishes returns the IDs of the volumes that want something of a CSI node (Volume.Wanted). It is asked often and so costs little,
+	// however many volumes there are.
+	Wishes(ctx context.Context, node string) ([]string, error)
 }
 
 // ModifySnapshot is for snapshots what Modify is for volumes.

@@ -80,6 +80,8 @@ type Assembly struct {
 	// Running: its target has been complete once, so a host may have attached. An assembly that never ran can be given up
 	// without a fence.
 	Running bool `json:"running,omitempty"`
+	// Leaving: its guests are to let go of it, because its owner is about to switch to the standby.
+	Leaving bool `json:"leaving,omitempty"`
 	// Stopping: nobody uses it any more; it is being taken apart.
 	Stopping bool `json:"stopping,omitempty"`
 }
@@ -89,25 +91,6 @@ type Assembly struct {
 func (a Assembly) CNTLIDs() (lowest, highest uint16) {
 	lowest = uint16((a.Number-1)%64)*1000 + 1
 	return lowest, lowest + 999
-}
-
-// AccessMode says what a publication may do with the volume.
-type AccessMode string
-
-// Access modes, after the CSI specification's VolumeCapability.AccessMode.
-const (
-	AccessSingleNodeWriter       AccessMode = "single-node-writer"
-	AccessSingleNodeReaderOnly   AccessMode = "single-node-reader-only"
-	AccessSingleNodeSingleWriter AccessMode = "single-node-single-writer"
-	AccessSingleNodeMultiWriter  AccessMode = "single-node-multi-writer"
-)
-
-// Publication says that a CSI node may use the volume.
-type Publication struct {
-	Node     string     `json:"node"`
-	Mode     AccessMode `json:"mode"`
-	ReadOnly bool       `json:"readOnly,omitempty"`
-	Block    bool       `json:"block,omitempty"`
 }
 
 // FileSystemState says how far the making of a volume's file system is.
@@ -140,15 +123,20 @@ type Volume struct {
 	// SizeBytes is what the volume offers, or is to offer: a multiple of 4 MiB and of the cluster size of its lvstores. It never shrinks.
 	SizeBytes int64 `json:"sizeBytes"`
 	// GrowingFrom is what everything of the volume surely has while it is being grown to SizeBytes; 0 when that is done.
-	GrowingFrom  int64         `json:"growingFrom,omitempty"`
-	Parameters   Parameters    `json:"parameters"`
+	GrowingFrom int64      `json:"growingFrom,omitempty"`
+	Parameters  Parameters `json:"parameters"`
+	// Modified: mutable parameters are other than those that the volume was created with.
+	Modified     bool          `json:"modified,omitempty"`
 	Phase        Phase         `json:"phase"`
 	Replicas     []Replica     `json:"replicas"`
 	Publications []Publication `json:"publications,omitempty"`
-	// Owner is the CSI node whose node service has the volume staged; it alone changes where a running volume runs. Empty:
-	// the controller owns the volume. It is set before the host attaches and cleared after it has let go of the volume, so
-	// that a volume without an owner has no write under way.
+	// Owner is the CSI node whose node service looks after what runs of the volume; it alone changes where a running volume runs. It is the
+	// first that stages the volume; others that do are guests. Empty: the controller owns the volume. It is set before any host attaches and
+	// cleared after the last has let go of the volume, so that a volume without an owner has no write under way.
 	Owner string `json:"owner,omitempty"`
+	// Review: a publication went or came while the volume had an owner, who is to make sure that its targets allow those hosts that are on
+	// record and no others, after whatever it was doing by an older record.
+	Review bool `json:"review,omitempty"`
 	// Assembly is where the volume runs; nil while nobody uses it.
 	Assembly *Assembly `json:"assembly,omitempty"`
 	// Standby is an assembly kept ready beside the one that runs, held, on another raid host. Creating it wrote nothing.
@@ -201,26 +189,6 @@ func (v *Volume) InState(states ...ReplicaState) []Replica {
 		}
 	}
 	return found
-}
-
-// Publication returns the publication to a CSI node, or nil.
-func (v *Volume) Publication(node string) *Publication {
-	for i := range v.Publications {
-		if v.Publications[i].Node == node {
-			return &v.Publications[i]
-		}
-	}
-	return nil
-}
-
-// HostNQNs are the hosts that the volume's target must allow, and no others.
-func (v *Volume) HostNQNs() []string {
-	hosts := make([]string, 0, len(v.Publications))
-	for _, p := range v.Publications {
-		hosts = append(hosts, HostNQN(p.Node))
-	}
-	slices.Sort(hosts)
-	return hosts
 }
 
 // SetReplicaState changes a replica's state, and since when. One that is no longer a source is no leg of the standby either.

@@ -37,7 +37,9 @@ type SnapshotWish struct {
 	UUID     uuid.UUID `json:"uuid"`
 	// Replicas are the lvols to make, one of each replica that was in-sync when it was planned.
 	Replicas []SnapshotReplica `json:"replicas"`
-	State    WishState         `json:"state"`
+	// SizeBytes is what the volume and all these replicas have: none is planned of a volume that is being grown, and growing voids it.
+	SizeBytes int64     `json:"sizeBytes"`
+	State     WishState `json:"state"`
 	// Assembly is the number of the assembly whose target is paused.
 	Assembly uint32 `json:"assembly,omitempty"`
 	// Taken are the IDs of the lvols that hold what the volume held at TakenAt.
@@ -88,8 +90,8 @@ func (w *SnapshotWish) Take(v *Volume, failed map[string]error, now time.Time) {
 }
 
 // Collect makes the snapshot what the wish has brought about.
-func (s *Snapshot) Collect(w *SnapshotWish, sizeBytes int64) {
-	s.Phase, s.TakenAt, s.FileSystem, s.SizeBytes = SnapshotReady, w.TakenAt, w.FileSystem, sizeBytes
+func (s *Snapshot) Collect(w *SnapshotWish) {
+	s.Phase, s.TakenAt, s.FileSystem, s.SizeBytes = SnapshotReady, w.TakenAt, w.FileSystem, w.SizeBytes
 	for i, l := range s.Replicas {
 		if l.State == SnapshotPlanned && slices.Contains(w.Taken, l.ID) {
 			s.Replicas[i].State = SnapshotTaken

@@ -80,6 +80,11 @@ func (b *Bubble) Dial(ctx context.Context, network, address string) (net.Conn, e
 	return b.Network.Dialer(sim.Outside, b.tcp.Dial)(ctx, network, address)
 }
 
+// DialFrom returns what dials as a machine of that name, on which no SPDK runs, so that the network can be cut between it and the nodes.
+func (b *Bubble) DialFrom(machine string) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return b.Network.Dialer(machine, b.tcp.Dial)
+}
+
 // ReplicaBytes fills p with what a replica holds from byte off, past its raid. It fails while the replica's node has no process.
 func (b *Bubble) ReplicaBytes(v *volume.Volume, r volume.Replica, p []byte, off int64) error {
 	return b.Sim(r.Node).ReadBdev(context.Background(), r.LvStore+"/"+v.LvolName(r), p, off)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/holdfast-csi/holdfast/spdk/volume"
@@ -58,11 +59,11 @@ func (m *memory) PutHost(_ context.Context, h volume.Host) error {
 	return nil
 }
 
-func (m *memory) Wishes(ctx context.Context, owner string) ([]string, error) {
+func (m *memory) Wishes(ctx context.Context, node string) ([]string, error) {
 	all, err := m.volumes.list(ctx, "", 0)
 	var found []string
 	for _, v := range all {
-		if v.Owner == owner && v.OwnerWanted() {
+		if slices.Contains(v.Wanted(), node) {
 			found = append(found, v.ID)
 		}
 	}

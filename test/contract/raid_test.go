@@ -119,6 +119,18 @@ func TestRaidWithAMissingLegAnswersSuccessAndIsNotOnline(t *testing.T) {
 	}
 }
 
+// Between the making of a raid and a retry the number of replicas may have changed: what there is stays.
+func TestRaidThatWasMadeWithOtherSlotsIsFoundMade(t *testing.T) {
+	all := targets(t, 2)
+	v := newVolume(t, 3, all...)
+	for _, slots := range []int{2, 5} {
+		r, err := all[0].AssembleRaid(t.Context(), spdk.RaidSpec{Name: v.raid.Name, UUID: uuid.MustParse(v.raid.UUID), Slots: slots, Legs: bdevs(v.raid)[:2]})
+		if err != nil || !slices.Equal(r.Slots, v.raid.Slots) {
+			t.Errorf("asked for %d slots: %+v, %v", slots, r, err)
+		}
+	}
+}
+
 func TestAssemblyThatCannotBeDoneIsRefusedAndLeavesNothing(t *testing.T) {
 	all := targets(t, 2)
 	v := newVolume(t, 2, all...)
@@ -132,7 +144,7 @@ func TestAssemblyThatCannotBeDoneIsRefusedAndLeavesNothing(t *testing.T) {
 		"a leg of another raid":     {spdk.RaidSpec{Name: unique(), UUID: uuid.New(), Slots: 3, Legs: []string{free.Bdev, v.legs[0].Bdev}}, spdk.ErrNotOnline},
 		"the UUID of another raid":  {spdk.RaidSpec{Name: unique(), UUID: id, Slots: 2, Legs: []string{free.Bdev}}, spdk.ErrNotOnline},
 		"another UUID":              {spdk.RaidSpec{Name: v.raid.Name, UUID: uuid.New(), Slots: 2, Legs: bdevs(v.raid)}, spdk.ErrConflict},
-		"other slots":               {spdk.RaidSpec{Name: v.raid.Name, UUID: id, Slots: 3, Legs: bdevs(v.raid)}, spdk.ErrConflict},
+		"more legs than its slots":  {spdk.RaidSpec{Name: v.raid.Name, UUID: id, Slots: 3, Legs: append(bdevs(v.raid), free.Bdev)}, spdk.ErrConflict},
 		"a raid with another leg":   {spdk.RaidSpec{Name: v.raid.Name, UUID: id, Slots: 2, Legs: bdevs(v.raid)[:1]}, spdk.ErrConflict},
 		"one slot":                  {spdk.RaidSpec{Name: unique(), UUID: uuid.New(), Slots: 1, Legs: []string{free.Bdev}}, nil},
 		"no leg":                    {spdk.RaidSpec{Name: unique(), UUID: uuid.New(), Slots: 2}, nil},

@@ -354,6 +354,29 @@ func TestDeletedSnapshotsAndClonesLeaveNothingForTheNext(t *testing.T) {
 	}
 }
 
+// So are the clusters that a snapshot has alone, because the lvol that lies on it was written to, and that stays.
+func TestClustersThatOnlyADeletedSnapshotHeldAreCleared(t *testing.T) {
+	tg := targets(t, 1)[0]
+	if tg.lvs.ClusterBytes < 4*mib {
+		t.Skipf("clusters of %d bytes hold one place each", tg.lvs.ClusterBytes)
+	}
+	l := newLvol(t, tg, tg.lvs.ClusterBytes)
+	h := use(t, tg, l)
+	h.write(0)
+	name := takeSnapshot(t, tg, l)
+	h.write(0)
+	ok(t, tg.DeleteSnapshot(t.Context(), l.LvStore, name))
+	for range 2 { // as many clusters as were used
+		next := use(t, tg, newLvol(t, tg, tg.lvs.ClusterBytes))
+		next.write(3) // at another place in the cluster
+		p := make([]byte, mib)
+		ok(t, next.Read(t.Context(), 1, p, 0))
+		if !slices.Equal(p, make([]byte, mib)) {
+			t.Error("a new lvol reads what a snapshot held that is deleted")
+		}
+	}
+}
+
 // lvolOnErrorBdev makes a thick lvol on a disk on which commands can be made to hang.
 func lvolOnErrorBdev(t *testing.T, tg *target) (bdev string, l spdk.Lvol) {
 	t.Helper()

@@ -262,7 +262,7 @@ func (b *bench) whole(id string) bool {
 	v := b.Record(id)
 	inSync := len(v.InState(volume.ReplicaInSync))
 	return inSync == v.Parameters.Replicas && inSync == len(v.Replicas) && len(v.Retired) == 0 &&
-		(v.Assembly == nil || !v.Assembly.Held && (!v.Parameters.Standby || v.Standby != nil && v.Standby.Running && len(v.Standby.Legs) == inSync))
+		(v.Assembly == nil || !v.Assembly.Held && (!v.Parameters.Standby || v.Parameters.Replicas == 1 || v.Standby != nil && v.Standby.Running && len(v.Standby.Legs) == inSync))
 }
 
 const blockBytes = 16 << 10

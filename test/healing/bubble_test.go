@@ -202,6 +202,8 @@ func (b *bubble) whole(id string) error {
 		return fmt.Errorf("nobody uses it, and it runs: %+v, %+v, %v", v.Assembly, v.Standby, serving)
 	case v.Owner == "":
 		return nil
+	case !v.LimitsInForce(b.Observe(v)):
+		return fmt.Errorf("its limits, %+v, are not in force", v.Parameters.Limits)
 	case v.Assembly == nil || v.Assembly.Held || !slices.Equal(serving, []string{v.Assembly.RaidHost}):
 		return fmt.Errorf("its assembly is %+v, served by %v", v.Assembly, serving)
 	case v.Standby == nil || !v.Standby.Running || len(v.Standby.Legs) != len(good):
@@ -216,14 +218,17 @@ func (b *bubble) whole(id string) error {
 }
 
 // paths compares the machine's paths with the record.
-func (b *bubble) paths(v *volume.Volume) error {
+func (b *bubble) paths(v *volume.Volume) error { return b.pathsOf(v, b.machine) }
+
+// pathsOf compares those of any machine.
+func (b *bubble) pathsOf(v *volume.Volume, m *userspace.Machine) error {
 	var want, have []string
 	for _, a := range v.Running() {
 		n, err := b.Node(a.RaidHost)
 		b.must(err)
 		want = append(want, n.NVMf.String())
 	}
-	paths, err := b.machine.Paths(b.ctx, v.NQN())
+	paths, err := m.Paths(b.ctx, v.NQN())
 	b.must(err)
 	for _, p := range paths {
 		have = append(have, p.Address)

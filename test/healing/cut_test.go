@@ -34,12 +34,7 @@ var cuts = map[string]struct {
 	}},
 	// Its raid is about to lose its last leg, and the host its namespace.
 	"a raid host without a replica loses sight of all of them": {4, false, func(b *bubble, id string) func() {
-		v := b.Record(id)
-		alone := b.without(v)
-		_, err := volume.Modify(b.ctx, b.Store, id, func(v *volume.Volume) (bool, error) { v.MoveTo = alone; return true, nil })
-		b.must(err)
-		b.must(b.await("it has moved", func() bool { return b.Record(id).Assembly.RaidHost == alone }))
-		b.must(b.awaitWhole(id))
+		v, alone := b.Record(id), b.moveAway(id)
 		cut := func(cut bool) {
 			for _, r := range v.Replicas {
 				b.Network.Cut(alone, r.Node, cut)
@@ -93,6 +88,17 @@ func (b *bubble) fence(on, nqn, hostNQN string) {
 	node, err := b.Node(on)
 	b.must(err)
 	b.must(node.FenceHost(b.ctx, nqn, hostNQN))
+}
+
+// moveAway has the volume run on a node that holds no replica of it, which it returns.
+func (b *bubble) moveAway(id string) string {
+	b.t.Helper()
+	alone := b.without(b.Record(id))
+	_, err := volume.Modify(b.ctx, b.Store, id, func(v *volume.Volume) (bool, error) { v.MoveTo = alone; return true, nil })
+	b.must(err)
+	b.must(b.await("it has moved", func() bool { return b.Record(id).Assembly.RaidHost == alone }))
+	b.must(b.awaitWhole(id))
+	return alone
 }
 
 // without returns a node that holds no replica of the volume.

@@ -185,12 +185,16 @@ func (b *bubble) missResize(id string, size int64) {
 	for _, host := range hosts {
 		b.must(n.FenceHost(b.ctx, v.ReplicaNQN(r), host))
 	}
+	raidHost, err := b.Node(v.Assembly.RaidHost)
+	b.must(err)
+	b.must(b.await("the leg is cut off", func() bool {
+		leg, err := raidHost.Leg(b.ctx, v.LegController(r))
+		return err == nil && leg.State != spdk.LegEnabled
+	}))
 	b.must(n.ResizeLvol(b.ctx, r.LvStore, v.LvolName(r), size))
 	for _, host := range hosts {
 		b.must(n.AllowHost(b.ctx, v.ReplicaNQN(r), host))
 	}
-	raidHost, err := b.Node(v.Assembly.RaidHost)
-	b.must(err)
 	b.must(b.await("the leg is back", func() bool {
 		leg, err := raidHost.Leg(b.ctx, v.LegController(r))
 		return err == nil && leg.State == spdk.LegEnabled && b.inState(id, volume.ReplicaInSync) == 3

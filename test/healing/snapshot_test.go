@@ -12,6 +12,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/holdfast-csi/holdfast/spdk/sim"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 	"github.com/holdfast-csi/holdfast/test/cluster"
 )
@@ -253,5 +254,24 @@ func TestEveryStepOfASnapshotOfAVolumeInUseMayFail(t *testing.T) {
 			b.must(b.await("the wish is off the record", func() bool { return b.Record(id).Snapshot == nil }))
 			b.removeSnapshot(name)
 		}
+	})
+}
+
+// What a sweep has seen of the nodes before a snapshot was taken says nothing of it.
+func TestSnapshotIsNotTakenForLostBySweepThatLookedBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, 4, cluster.Options{})
+		id := b.create("a", 3)
+		b.Sim(b.without(b.Record(id))).AddRPCFault(sim.RPCFault{Kind: sim.Delayed, Call: 1, Delay: time.Second})
+		swept := make(chan error, 1)
+		go func() { swept <- b.controller.Sweep(b.ctx) }()
+		time.Sleep(500 * time.Millisecond) // the others have answered
+		b.must(b.snapshot("s", id))
+		b.must(<-swept)
+		if sn := b.SnapshotRecord(volume.SnapshotIDFor("s")); len(sn.InState(volume.SnapshotTaken)) != 3 {
+			t.Errorf("the snapshot is %+v", sn)
+		}
+		b.removeSnapshot("s")
+		b.remove(id)
 	})
 }

@@ -35,6 +35,9 @@ func (w *world) check() {
 			v.checkWait(x)
 		}
 	}
+	for _, s := range slices.Clone(w.snaps) {
+		s.collect()
+	}
 	w.checkWriters()
 }
 
@@ -171,13 +174,19 @@ func (w *world) checkAlike(v *volume.Volume) {
 			continue
 		}
 		if !bytes.Equal(first, content) {
-			at := 0
-			for first[at] == content[at] {
-				at++
-			}
-			w.fail("volume %s: in-sync replicas %s and %s differ at byte %d", v.Name, firstID, r.ID, at)
+			w.fail("volume %s: in-sync replicas %s and %s differ %s", v.Name, firstID, r.ID, firstDifference(first, content))
 		}
 	}
+}
+
+// firstDifference says where two contents of the same length differ first, and what they hold there.
+func firstDifference(a, b []byte) string {
+	at := 0
+	for a[at] == b[at] {
+		at++
+	}
+	at -= at % blockBytes
+	return fmt.Sprintf("at byte %d: %x... and %x...", at, a[at:at+32], b[at:at+32])
 }
 
 // inventory lists every object on a node that the driver could have made, and how much of its lvstores is free.

@@ -2,6 +2,7 @@ package random_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,6 +47,7 @@ func (w *world) wrapUp() {
 		return v.towards(inUse)
 	})
 	w.readAll()
+	w.untilSnapshots("snapshots are taken or given up", func(s *snap) bool { return s.ready && s.call == nil && !s.deleting }, false)
 	w.until("volumes heal", healing, (*vol).unhealed)
 	w.readAll()
 	w.until("volumes can be unpublished", recovery, func(v *vol) string {
@@ -57,7 +59,11 @@ func (w *world) wrapUp() {
 	for _, v := range w.store.all() {
 		w.checkAlike(v)
 	}
+	for _, s := range w.snaps {
+		s.check()
+	}
 	w.until("volumes can be deleted", recovery, func(v *vol) string { return v.towards(absent) })
+	w.untilSnapshots("snapshots can be deleted", func(*snap) bool { return false }, true)
 	w.pass(3 * sweepEvery)
 	if left := w.leftovers(); len(left) > 0 {
 		w.fail("left behind: %q", left)
@@ -67,14 +73,35 @@ func (w *world) wrapUp() {
 // until lets time pass until every volume says that nothing is missing any more.
 func (w *world) until(what string, limit time.Duration, missing func(v *vol) string) {
 	w.t.Helper()
-	for begin := time.Now(); ; w.pass(500 * time.Millisecond) {
-		w.check()
-		var all []string
+	w.await(what, limit, func() (all []string) {
 		for _, v := range w.volumes {
 			if m := missing(v); m != "" {
 				all = append(all, fmt.Sprintf("%s: %s", v, m))
 			}
 		}
+		return all
+	})
+}
+
+// untilSnapshots takes every snapshot further, or has it deleted, until it is done or gone.
+func (w *world) untilSnapshots(what string, done func(s *snap) bool, remove bool) {
+	w.t.Helper()
+	w.await(what, recovery, func() (all []string) {
+		for _, s := range slices.Clone(w.snaps) {
+			if !done(s) {
+				s.advance(remove)
+				all = append(all, s.name)
+			}
+		}
+		return all
+	})
+}
+
+func (w *world) await(what string, limit time.Duration, missing func() []string) {
+	w.t.Helper()
+	for begin := time.Now(); ; w.pass(500 * time.Millisecond) {
+		w.check()
+		all := missing()
 		if len(all) == 0 {
 			return
 		}
@@ -131,7 +158,7 @@ func (v *vol) unhealed() string {
 		return fmt.Sprintf("it is to have %d replicas and has %+v", record.Parameters.Replicas, record.Replicas)
 	case record.GrowingFrom > 0:
 		return fmt.Sprintf("it grows from %d to %d bytes", record.GrowingFrom, record.SizeBytes)
-	case record.Assembly != nil && record.Parameters.Standby && record.Standby == nil:
+	case record.Assembly != nil && record.Parameters.Standby && record.Parameters.Replicas > 1 && record.Standby == nil:
 		return "it has no standby"
 	}
 	return ""

@@ -91,7 +91,7 @@ func (w *world) makePromises() {
 	calm := w.faults.calmFor() >= settling && time.Since(w.hiccupAt) >= settling
 	for _, v := range w.volumes {
 		v.promisedAt = time.Time{}
-		if calm && v.usable() && v.replicas > 1 && len(v.io) == 0 && !v.broken && time.Since(v.usableSince) >= settling && v.unhealed() == "" {
+		if calm && v.usable() && v.replicas > 1 && len(v.io) == 0 && !v.broken && time.Since(v.usableSince) >= settling && v.unhealed() == "" && len(v.windows) == 0 {
 			v.promisedAt = time.Now()
 		}
 	}

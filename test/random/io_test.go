@@ -15,14 +15,17 @@ type transfer struct {
 	content []byte
 	begun   time.Time
 	ended   chan outcome
+	// beginsAt and endsAt order it among all transfers; endsAt is 0 unless it was acknowledged.
+	beginsAt, endsAt uint64
 	// lost: the machine that it is from has lost power.
 	lost bool
 }
 
 // outcome is how a transfer ended, and when.
 type outcome struct {
-	err error
-	at  time.Time
+	err   error
+	at    time.Time
+	order uint64
 }
 
 func (x *transfer) String() string {
@@ -49,10 +52,15 @@ func (v *vol) transferAt(extent int, write bool) {
 	if err != nil {
 		v.w.fail("%s: what is in use can't be opened: %v", v, err)
 	}
-	offset := m.offset(x.extent, v.sizeBytes-mib)
+	offset := m.offset(x.extent)
 	if write {
 		x.blocks = 1 + rng.IntN(extentBlocks)
 		x.content, x.version = m.next(x.extent, x.blocks)
+		x.beginsAt = v.w.order.Add(1)
+		v.history[v.incarnation] = append(v.history[v.incarnation], x)
+		for _, win := range v.windows {
+			win.note(x)
+		}
 	} else {
 		x.content = make([]byte, extentBlocks*blockBytes)
 	}
@@ -65,7 +73,7 @@ func (v *vol) transferAt(extent int, write bool) {
 			run = f.WriteAt
 		}
 		err := run(context.Background(), x.content, offset)
-		x.ended <- outcome{err, time.Now()}
+		x.ended <- outcome{err, time.Now(), v.w.order.Add(1)}
 	})
 }
 
@@ -75,6 +83,9 @@ func (v *vol) collectIO() {
 	for _, x := range v.io {
 		select {
 		case o := <-x.ended:
+			if o.err == nil {
+				x.endsAt = o.order
+			}
 			v.finish(x, o.err, o.at.Sub(x.begun))
 		default:
 			left = append(left, x)

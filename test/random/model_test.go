@@ -19,16 +19,18 @@ const (
 type model struct {
 	tag     uint64 // tells volumes apart, and incarnations of one
 	version uint64 // the newest
+	// span is how many bytes the extents are spread over; it stays what it was when the volume grows, and in what is made of it.
+	span int64
 	// allowed are the versions that a block may hold: more than one after a write of unknown outcome.
 	allowed [extents][extentBlocks][]uint64
 	// busy has the extents with I/O under way: writers don't overlap.
 	busy [extents]bool
 }
 
-func newModel(volume string, incarnation int) *model {
+func newModel(volume string, incarnation int, span int64) *model {
 	h := fnv.New64a()
 	_, _ = fmt.Fprintf(h, "%s/%d", volume, incarnation) // a hash takes everything
-	m := &model{tag: h.Sum64()}
+	m := &model{tag: h.Sum64(), span: span}
 	for e := range m.allowed {
 		for b := range m.allowed[e] {
 			m.allowed[e][b] = []uint64{0}
@@ -37,9 +39,20 @@ func newModel(volume string, incarnation int) *model {
 	return m
 }
 
-// offset is where an extent lies in a volume of that size.
-func (m *model) offset(extent int, size int64) int64 {
-	return size / extents / blockBytes * blockBytes * int64(extent)
+// offset is where an extent lies.
+func (m *model) offset(extent int) int64 {
+	return m.span / extents / blockBytes * blockBytes * int64(extent)
+}
+
+// copy returns a model of what holds the same and goes its own way from now on: its versions are above the given one.
+func (m *model) copy(above uint64) *model {
+	c := &model{tag: m.tag, span: m.span, version: above}
+	for e := range m.allowed {
+		for b := range m.allowed[e] {
+			c.allowed[e][b] = slices.Clone(m.allowed[e][b])
+		}
+	}
+	return c
 }
 
 // fill makes a block hold a version.

@@ -19,7 +19,7 @@ var errAway = errors.New("the store is away")
 
 // store keeps records in memory. It never waits: a database that does, for a batch or a disk, would let time pass in between.
 type store struct {
-	*cluster.Snapshots
+	taken    *cluster.Snapshots
 	mu       sync.Mutex
 	records  map[string]*volume.Volume
 	hosts    map[string]volume.Host
@@ -32,7 +32,7 @@ type store struct {
 }
 
 func newStore() *store {
-	return &store{records: map[string]*volume.Volume{}, hosts: map[string]volume.Host{}, Snapshots: cluster.NewSnapshots()}
+	return &store{records: map[string]*volume.Volume{}, hosts: map[string]volume.Host{}, taken: cluster.NewSnapshots()}
 }
 
 func TestStoreOfTheRunsIsOne(t *testing.T) {
@@ -42,9 +42,13 @@ func TestStoreOfTheRunsIsOne(t *testing.T) {
 // enter begins a use of the store.
 func (s *store) enter(ctx context.Context) (leave func(), err error) {
 	s.mu.Lock()
-	if err := ctx.Err(); err != nil || s.away {
+	err = ctx.Err()
+	if err == nil && s.away {
+		err = errAway
+	}
+	if err != nil {
 		s.mu.Unlock()
-		return nil, errors.Join(err, errAway)
+		return nil, err
 	}
 	return s.mu.Unlock, nil
 }
@@ -155,7 +159,7 @@ func (s *store) Wishes(ctx context.Context, owner string) ([]string, error) {
 	defer leave()
 	var found []string
 	for _, id := range slices.Sorted(maps.Keys(s.records)) {
-		if v := s.records[id]; v.Owner == owner && v.OwnerWanted() {
+		if slices.Contains(s.records[id].Wanted(), owner) {
 			found = append(found, id)
 		}
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/holdfast-csi/holdfast/spdk/timeouts"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -35,8 +34,7 @@ func (s stage) String() string { return stageNames[s] }
 // vol is what the CO knows of a volume. Below done everything is certain; what lies above, up to reach, was begun and failed. The
 // CO does again what failed, or undoes it.
 type vol struct {
-	w    *world
-	name string
+	client
 
 	replicas    int
 	thin, block bool
@@ -48,8 +46,13 @@ type vol struct {
 	host              *host
 	incarnation       int
 	model             *model
-	call              *call
 	io                []*transfer
+	// history has the writes of each incarnation, windows are those that it is looked at through.
+	history map[int][]*transfer
+	windows []*window
+	// from is the snapshot that it is made of, cloned the window through which another volume is.
+	from   *snap
+	cloned *window
 	// broken: all good replicas were out of reach for so long that I/O may fail, until the volume is published anew.
 	broken        bool
 	hopelessSince time.Time
@@ -61,18 +64,7 @@ type vol struct {
 	excused bool
 }
 
-// call is a CSI call under way.
-type call struct {
-	what  string
-	begun time.Time
-	ended chan error
-	// settle notes its outcome.
-	settle func(err error)
-}
-
 func (v *vol) id() string { return volume.IDFor(v.name) }
-
-func (v *vol) String() string { return v.name }
 
 // draw makes a new volume of the name.
 func (v *vol) draw() {
@@ -84,7 +76,8 @@ func (v *vol) draw() {
 	}
 	v.sizeBytes = 8 * mib << rng.IntN(2)
 	v.grownBytes = v.sizeBytes
-	v.model = newModel(v.name, v.incarnation)
+	v.model, v.windows = newModel(v.name, v.incarnation, v.sizeBytes-mib), nil
+	v.drawContent()
 	v.broken, v.hopelessSince, v.excused = false, time.Time{}, false
 }
 
@@ -120,40 +113,13 @@ func (v *vol) capability() *csi.VolumeCapability {
 func (v *vol) staging() string { return filepath.Join(v.w.dir, v.host.name, "staging", v.name) }
 func (v *vol) target() string  { return filepath.Join(v.w.dir, v.host.name, "pods", v.name) }
 
-// begin starts a CSI call in a process of the driver.
+// begin starts a CSI call in a process of the driver, after which nothing is promised of its I/O.
 func (v *vol) begin(what string, p *process, f func(ctx context.Context) error, settle func(err error)) {
-	c := &call{what: what, begun: time.Now(), ended: make(chan error, 1), settle: settle}
-	v.call, v.promisedAt = c, time.Time{}
-	v.w.trace.add("%s: %s", v, what)
-	p.spawn(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, timeouts.CSI)
-		defer cancel()
-		err := f(ctx)
-		if dead := p.dead(); dead != nil {
-			err = dead
-		}
-		c.ended <- err
-	})
+	v.unpromise()
+	v.client.begin(what, p, f, settle)
 }
 
-// collect notes the outcome of a call that has ended.
-func (v *vol) collect() {
-	c := v.call
-	if c == nil {
-		return
-	}
-	select {
-	case err := <-c.ended:
-		v.call = nil
-		if took := time.Since(c.begun); err != nil {
-			v.w.trace.add("%s: %s failed after %v: %v", v, c.what, took, err)
-		} else {
-			v.w.trace.add("%s: %s done in %v", v, c.what, took)
-		}
-		c.settle(err)
-	default:
-	}
-}
+func (v *vol) unpromise() { v.promisedAt = time.Time{} }
 
 // climb begins the call that leads to a stage, or repeats it.
 func (v *vol) climb(to stage) {
@@ -165,13 +131,16 @@ func (v *vol) climb(to stage) {
 	}
 	v.reach = max(v.reach, to)
 	settle := func(err error) {
+		if err == nil && to == created && v.done < created {
+			v.wasMade()
+		}
 		if err == nil {
 			v.done, v.usableSince = max(v.done, to), time.Now()
 		}
 	}
 	switch to {
 	case created:
-		v.begin(fmt.Sprintf("create with %d replicas, thin: %t, block: %t, %d MiB", v.replicas, v.thin, v.block, v.sizeBytes/mib), v.w.controller.process, v.create, settle)
+		v.begin(v.made()+fmt.Sprintf("create with %d replicas, thin: %t, block: %t, %d MiB", v.replicas, v.thin, v.block, v.sizeBytes/mib), v.w.controller.process, v.create, settle)
 	case published:
 		v.begin("publish to "+v.host.name, v.w.controller.process, v.publish, settle)
 	case staged:
@@ -193,6 +162,9 @@ func (v *vol) descend() {
 			v.broken, v.hopelessSince = false, time.Time{}
 		}
 		v.deleting = v.deleting && err != nil
+		if err == nil && from == created {
+			v.unmade()
+		}
 	}
 	switch from {
 	case created:
@@ -237,7 +209,7 @@ func (v *vol) nodeExpand(ctx context.Context) error {
 func (v *vol) create(ctx context.Context) error {
 	_, err := v.w.controller.CreateVolume(ctx, &csi.CreateVolumeRequest{
 		Name: v.name, CapacityRange: &csi.CapacityRange{RequiredBytes: v.sizeBytes, LimitBytes: v.sizeBytes},
-		VolumeCapabilities: []*csi.VolumeCapability{v.capability()}, Parameters: v.parameters(),
+		VolumeCapabilities: []*csi.VolumeCapability{v.capability()}, Parameters: v.parameters(), VolumeContentSource: v.contentSource(),
 	})
 	return err
 }

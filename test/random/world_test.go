@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -63,8 +64,13 @@ type world struct {
 	controller *controllerLife
 	hosts      []*host
 	volumes    []*vol
-	workload   sync.WaitGroup // transfers
-	faults     faults
+	snaps      []*snap
+	// snapsMade and modelsMade count, so that names and versions are used once.
+	snapsMade, modelsMade int
+	// order counts the beginnings and ends of transfers.
+	order    atomic.Uint64
+	workload sync.WaitGroup // transfers
+	faults   faults
 	// hiccupAt is when something else than a fault last went wrong.
 	hiccupAt time.Time
 
@@ -112,7 +118,7 @@ func newWorld(t *testing.T, seed uint64, tr *trace) *world {
 	}
 	w.startController()
 	for i := range volumeCount {
-		w.volumes = append(w.volumes, &vol{w: w, name: fmt.Sprintf("v%d", i+1)})
+		w.volumes = append(w.volumes, &vol{client: client{w: w, name: fmt.Sprintf("v%d", i+1)}, history: map[int][]*transfer{}})
 	}
 	return w
 }
@@ -318,6 +324,9 @@ func (w *world) leftovers() []string {
 	}
 	for _, v := range w.store.all() {
 		left = append(left, fmt.Sprintf("record %s (%s)", v.Name, v.Phase))
+	}
+	for _, sn := range w.snapshots() {
+		left = append(left, fmt.Sprintf("record of snapshot %s (%s)", sn.Name, sn.Phase))
 	}
 	return left
 }

@@ -211,6 +211,13 @@ func (h *Head) Paths() []PathInfo {
 	return all
 }
 
+// Gone says whether the block device is gone for good: no path has its namespace any more, though one had.
+func (h *Head) Gone() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.gone
+}
+
 // Changed returns a channel that is closed at the next change of a path. Ask for
 // it before Paths.
 func (h *Head) Changed() <-chan struct{} {

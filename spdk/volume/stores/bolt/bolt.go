@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -29,7 +31,7 @@ var (
 // hosts holds a CSI node a key: its name, with the record as JSON.
 var hosts = []byte("hosts.v1")
 
-// wishes holds a key for each volume whose owner is wanted: the volume's ID, with the owner's name.
+// wishes holds a key for each volume that wants something of CSI nodes: the volume's ID, with their names, a line each.
 var wishes = []byte("wishes.v1")
 
 // openTimeout bounds the wait for the file's lock, which a predecessor that is just stopping may still hold.
@@ -117,13 +119,13 @@ func (s *Store) ListSnapshots(ctx context.Context, after string, limit int) ([]*
 }
 
 // Wishes implements volume.SnapshotStore.
-func (s *Store) Wishes(ctx context.Context, owner string) ([]string, error) {
+func (s *Store) Wishes(ctx context.Context, node string) ([]string, error) {
 	var ids []string
 	err := ctx.Err()
 	if err == nil {
 		err = s.db.View(func(tx *bbolt.Tx) error {
-			return tx.Bucket(wishes).ForEach(func(id, name []byte) error {
-				if string(name) == owner {
+			return tx.Bucket(wishes).ForEach(func(id, names []byte) error {
+				if slices.Contains(strings.Split(string(names), "\n"), node) {
 					ids = append(ids, string(id))
 				}
 				return nil
@@ -131,7 +133,7 @@ func (s *Store) Wishes(ctx context.Context, owner string) ([]string, error) {
 		})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list what is wanted of %s: %w", owner, err)
+		return nil, fmt.Errorf("list what is wanted of %s: %w", node, err)
 	}
 	return ids, nil
 }
@@ -139,8 +141,10 @@ func (s *Store) Wishes(ctx context.Context, owner string) ([]string, error) {
 // noteWish keeps wishes as the records are.
 func noteWish(tx *bbolt.Tx, id string, v *volume.Volume) error {
 	b := tx.Bucket(wishes)
-	if v != nil && v.OwnerWanted() {
-		return b.Put([]byte(id), []byte(v.Owner))
+	if v != nil {
+		if nodes := v.Wanted(); len(nodes) > 0 {
+			return b.Put([]byte(id), []byte(strings.Join(nodes, "\n")))
+		}
 	}
 	if b.Get([]byte(id)) == nil {
 		return nil

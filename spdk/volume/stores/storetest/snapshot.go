@@ -108,6 +108,15 @@ func wishesAreThoseThatTheOwnerHasLeft(t *testing.T, s volume.Store) {
 			t.Errorf("%+v: %v", step, ids)
 		}
 	}
+	v.Owner, v.Snapshot, v.Review = "other", nil, true
+	v.Assembly = &volume.Assembly{Number: 1, RaidHost: "n1", Running: true}
+	v.Publications = []volume.Publication{{Node: "other", Staged: true}, {Node: "n", Staged: true}}
+	want(t, s.Update(t.Context(), v), nil)
+	for _, node := range []string{"n", "other"} { // a guest and the owner
+		if ids, err := s.Wishes(t.Context(), node); err != nil || len(ids) != 1 {
+			t.Errorf("of %s: %v, %v", node, ids, err)
+		}
+	}
 	want(t, s.Delete(t.Context(), v), nil)
 	if ids, err := s.Wishes(t.Context(), "n"); err != nil || len(ids) > 0 {
 		t.Errorf("of a volume that is gone: %v, %v", ids, err)

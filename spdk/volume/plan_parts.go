@@ -1,0 +1,39 @@
+package volume
+
+import "slices"
+
+// PlanStandby says what is to be done for the standby alone.
+func PlanStandby(v *Volume, seen Observed) Steps {
+	p := planner{volume: v, seen: seen}
+	if v.Standby != nil {
+		p.bringUp(*v.Standby)
+		p.dropLegs(*v.Standby)
+	}
+	return p.steps
+}
+
+// PlanTargets says what is to be done for the targets that are there to allow the hosts on record and no others.
+func PlanTargets(v *Volume, seen Observed) Steps {
+	p := planner{volume: v, seen: seen}
+	for _, a := range v.Running() {
+		host, ok := p.view(a.RaidHost)
+		if ok && host.Raid != nil && host.Raid.Online && host.Target != nil && !slices.Equal(host.Target.Hosts, v.HostNQNs()) {
+			p.do(ExportTarget, a.RaidHost, "")
+		}
+	}
+	return p.steps
+}
+
+// PlanReplicas says what is to be done about the lvols of a volume that a node service owns: what runs is the owner's.
+func PlanReplicas(v *Volume, seen Observed) Steps {
+	p := planner{volume: v, seen: seen}
+	p.createReplicas()
+	for _, r := range v.InState(ReplicaRemoving) {
+		if view := seen.Nodes[r.Node]; view.Err == nil && !view.Replicas[r.ID].ExportBegun {
+			if _, exists := view.Replicas[r.ID]; exists {
+				p.do(DeleteReplica, r.Node, r.ID)
+			}
+		}
+	}
+	return p.steps
+}

@@ -1,0 +1,90 @@
+package healing
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-csi/holdfast/spdk"
+	"github.com/holdfast-csi/holdfast/spdk/sim"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+	"github.com/holdfast-csi/holdfast/test/cluster"
+)
+
+// A replica has just been rebuilt, and isn't good on record yet, when the only one that is gets cut off from the raid host. The raid goes on
+// with the rebuilt one alone, which then has what no other has: the raid host is not to be left for one that sees the other.
+func TestWritesToAReplicaThatWasJustRebuiltAreKept(t *testing.T) {
+	longTest(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, 4, cluster.Options{})
+		id := b.create("a", 2)
+		b.must(b.publish(id))
+		b.must(b.stage(id))
+		b.must(b.awaitWhole(id))
+		alone := b.moveAway(id)
+		v := b.Record(id)
+		rebuilt, source := v.Replicas[0], v.Replicas[1]
+		l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
+		b.Sim(rebuilt.Node).Kill()
+		b.must(b.await("its loss is noticed", func() bool { return b.Record(id).Replica(rebuilt.ID).State == volume.ReplicaOutOfSync }))
+		b.must(b.Sim(rebuilt.Node).Start())
+		b.must(b.await("the rebuild is over", func() bool { return b.justRebuilt(id, rebuilt.ID) }))
+		b.must(b.await("the standby is beside the good replica", func() bool { s := b.Record(id).Standby; return s != nil && s.RaidHost == source.Node }))
+		end := b.isolate(source.Node, sim.Outside)
+		time.Sleep(2 * stall)
+		b.must(b.await("writes go on", func() bool { return l.Writes() > 0 }))
+		before := l.Writes()
+		b.must(b.await("writes go on", func() bool { return l.Writes() > before+10 || l.Err() != nil }))
+		if at := b.Record(id).Assembly.RaidHost; at != alone {
+			t.Errorf("it was left for %s", at)
+		}
+		end()
+		b.must(b.awaitWhole(id))
+		b.must(l.End())
+		b.must(b.unuse(id))
+		b.wantData(id, l)
+		b.remove(id)
+	})
+}
+
+// justRebuilt says whether a replica is a member of the raid, and not good on record yet.
+func (b *bubble) justRebuilt(id, replica string) bool {
+	v := b.Record(id)
+	node, err := b.Node(v.Assembly.RaidHost)
+	b.must(err)
+	health, err := node.Health(b.ctx)
+	b.must(err)
+	r := v.Replica(replica)
+	raid, leg := health.Raids[v.RaidName()], spdk.LegBdev(v.LegController(*r))
+	return r.State == volume.ReplicaRebuilding && raid.Holds(leg) && raid.Rebuild == nil
+}
+
+// A rebuild that waits for a leg that can't be attached keeps nobody from leaving the raid host, and a standby that is lost is made anew before.
+func TestRaidHostIsLeftWhileARebuildWaits(t *testing.T) {
+	longTest(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, 4, cluster.Options{})
+		id := b.create("a", 2)
+		b.must(b.publish(id))
+		b.must(b.stage(id))
+		b.must(b.awaitWhole(id))
+		alone := b.moveAway(id)
+		l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
+		standby := b.Record(id).Standby.RaidHost
+		joinStandby := b.isolate(standby, sim.Outside)
+		b.must(b.await("a rebuild waits for it", func() bool { return b.inState(id, volume.ReplicaRebuilding) == 1 }))
+		if s := b.Record(id).Standby; s == nil || s.RaidHost == standby {
+			t.Errorf("meanwhile the standby is %+v", s)
+		}
+		time.Sleep(time.Second)
+		joinAlone := b.isolate(alone, sim.Outside)
+		b.must(b.await("the raid host is left", func() bool { a := b.Record(id).Assembly; return a.RaidHost != alone && !a.Held }))
+		joinAlone()
+		joinStandby()
+		b.must(b.awaitWhole(id))
+		b.must(l.End())
+		b.must(b.unuse(id))
+		b.wantData(id, l)
+		b.remove(id)
+	})
+}
