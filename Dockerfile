@@ -20,14 +20,14 @@ RUN --mount=type=cache,target=/root/.cache/go-build \
 
 FROM ${DEBIAN_IMAGE}
 # What the node service runs: mkfs.ext4 e2fsck resize2fs dumpe2fs (e2fsprogs), mkfs.xfs xfs_growfs xfs_repair (xfsprogs),
-# mount umount (mount), blkid fstrim (util-linux), modprobe (kmod).
+# mount umount (mount), blkid fstrim (util-linux), modprobe (kmod), cryptsetup (cryptsetup-bin), dmsetup.
 # xfsprogs also depends on Python and 36 MB of ICU, for the online scrubber alone. Neither belongs into a privileged
 # container, so the scrubber is left out, its two dependencies with it, and the libraries of the rest are named here;
 # dpkg still records xfsprogs, which is what vulnerability scanners read.
 RUN set -eu; \
     apt-get update; \
     DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
-      e2fsprogs kmod mount util-linux \
+      cryptsetup-bin dmsetup e2fsprogs kmod mount util-linux \
       libdevmapper1.02.1 libedit2 libinih1 liburcu8; \
     mkdir /tmp/xfsprogs; cd /tmp/xfsprogs; \
     apt-get -o APT::Sandbox::User=root download xfsprogs; \

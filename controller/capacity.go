@@ -34,7 +34,8 @@ func (s *Server) capacity(ctx context.Context, p volume.Parameters, zone string)
 		n.largest, n.all = max(n.largest, free), n.all+free
 	}
 	largest, total = roomFor(nodes, p.Replicas)
-	return largest, total, nil
+	header := p.HeaderBytes() // what one volume keeps of it: of how many there will be nothing is known
+	return max(0, largest-header), max(0, total-header), nil
 }
 
 // nodeRoom is the room of a node: its largest lvstore's, and that of all of them.

@@ -76,35 +76,40 @@ func (s *Server) usableSnapshot(ctx context.Context, id string) (*volume.Snapsho
 	return sn, nil
 }
 
-// contentBytes returns the size in bytes of what a volume is to be made of.
-func (s *Server) contentBytes(ctx context.Context, c *volume.Content) (int64, error) {
+// describeContent returns the size in bytes of what a volume is to be made of, and how it is encrypted.
+func (s *Server) describeContent(ctx context.Context, c *volume.Content) (int64, volume.Encryption, error) {
 	if c.Volume == "" {
 		sn, err := s.usableSnapshot(ctx, c.Snapshot)
 		if err != nil {
-			return 0, err
+			return 0, "", err
 		}
-		return sn.SizeBytes, nil
+		return sn.SizeBytes, sn.Encryption, nil
 	}
 	v, err := s.get(ctx, c.Volume)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
-	return v.SizeBytes, mayBeSource(v)
+	return v.SizeBytes, v.Parameters.Encryption, mayBeSource(v)
 }
 
-// contentSize returns the size of a volume that is made of something: what is asked for, and not less than that has.
+// contentSize returns the size of a volume that is made of something: what is asked for, and not less than that has. Bytes are copied as they
+// are, so that both are encrypted or neither is.
 func (s *Server) contentSize(ctx context.Context, o order) (int64, error) {
-	has, err := s.contentBytes(ctx, o.content)
+	size, encryption, err := s.describeContent(ctx, o.content)
 	if err != nil {
 		return 0, err
 	}
+	has := size - o.parameters.HeaderBytes()
 	switch {
+	case !o.parameters.SameEncryption(encryption):
+		return 0, invalid("volume_content_source: its %s is %q, asked for is %q; bytes are taken over as they are, so use a StorageClass with the source's",
+			volume.ParamEncryption, encryption, o.parameters.Encryption)
 	case o.limit > 0 && o.limit < has:
 		return 0, status.Errorf(codes.OutOfRange, "capacity_range: limit_bytes %d is below the %d bytes of the content source", o.limit, has)
 	case o.required > 0 && (o.required+sizeUnit-1)/sizeUnit*sizeUnit < has:
 		return 0, status.Errorf(codes.OutOfRange, "capacity_range: required_bytes %d is below the %d bytes of the content source, and a volume can't be made smaller", o.required, has)
 	case o.required == 0:
-		return has, nil
+		return size, nil
 	}
 	o.required = max(o.required, has)
 	return s.size(ctx, o)

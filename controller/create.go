@@ -62,7 +62,7 @@ func (s *Server) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 		return nil, fmt.Errorf("create volume %q: %w", o.name, err)
 	}
 	return &csi.CreateVolumeResponse{Volume: &csi.Volume{
-		VolumeId: v.ID, CapacityBytes: v.SizeBytes, ContentSource: contentSource(v.Content), AccessibleTopology: s.accessible(v),
+		VolumeId: v.ID, CapacityBytes: v.CapacityBytes(), ContentSource: contentSource(v.Content), AccessibleTopology: s.accessible(v),
 	}}, nil
 }
 
@@ -144,8 +144,8 @@ func (o order) fits(v *volume.Volume) error {
 		return fmt.Errorf("%w: its parameters are %+v, asked for are %+v", volume.ErrIncompatible, v.Parameters, o.parameters)
 	case !sameContent(v.Content, o.content):
 		return fmt.Errorf("%w: it was made of %+v, asked for is %+v", volume.ErrIncompatible, v.Content, o.content)
-	case v.SizeBytes < o.required || o.limit > 0 && v.SizeBytes > o.limit:
-		return fmt.Errorf("%w: it has %d bytes, asked for are %d to %d", volume.ErrIncompatible, v.SizeBytes, o.required, o.limit)
+	case v.CapacityBytes() < o.required || o.limit > 0 && v.CapacityBytes() > o.limit:
+		return fmt.Errorf("%w: it has %d bytes, asked for are %d to %d", volume.ErrIncompatible, v.CapacityBytes(), o.required, o.limit)
 	}
 	return nil
 }
@@ -174,7 +174,8 @@ func (s *Server) record(ctx context.Context, id string, o order) (*volume.Volume
 	return v, nil
 }
 
-// size rounds up to what every lvstore that may be used can hold exactly.
+// size returns the size of a volume that offers what is asked for, rounded up to what every lvstore that may be used can hold exactly. An
+// encrypted volume's header comes on top.
 func (s *Server) size(ctx context.Context, o order) (int64, error) {
 	pools, down := s.inventory.pools(ctx, o.parameters)
 	if len(pools) == 0 && down != nil {
@@ -196,9 +197,10 @@ func (s *Server) size(ctx context.Context, o order) (int64, error) {
 	if want > most {
 		return 0, status.Errorf(codes.OutOfRange, "capacity_range: %d bytes are more than any volume can have", want)
 	}
-	size := (want + unit - 1) / unit * unit
-	if o.limit > 0 && size > o.limit {
-		return 0, status.Errorf(codes.OutOfRange, "capacity_range: sizes are multiples of %d bytes, and none lies between %d and %d", unit, max(o.required, o.least), o.limit)
+	header := o.parameters.HeaderBytes()
+	size := (want + header + unit - 1) / unit * unit
+	if o.limit > 0 && size-header > o.limit {
+		return 0, status.Errorf(codes.OutOfRange, "capacity_range: sizes are multiples of %d bytes, of which %d are not for the user, and none lies between %d and %d", unit, header, max(o.required, o.least), o.limit)
 	}
 	return size, nil
 }

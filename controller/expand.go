@@ -45,7 +45,7 @@ func (s *Server) ControllerExpandVolume(ctx context.Context, req *csi.Controller
 	if err != nil {
 		return nil, fmt.Errorf("expand volume %s: %w", id, err)
 	}
-	return &csi.ControllerExpandVolumeResponse{CapacityBytes: v.SizeBytes, NodeExpansionRequired: true}, nil
+	return &csi.ControllerExpandVolumeResponse{CapacityBytes: v.CapacityBytes(), NodeExpansionRequired: true}, nil
 }
 
 func (s *Server) expand(ctx context.Context, id string, required, limit int64) (*volume.Volume, error) {
@@ -55,9 +55,9 @@ func (s *Server) expand(ctx context.Context, id string, required, limit int64) (
 		return nil, err
 	case v.Phase != volume.PhaseReady:
 		return nil, fmt.Errorf("%w: it is %s", volume.ErrBusy, v.Phase)
-	case limit > 0 && v.SizeBytes > limit:
-		return nil, status.Errorf(codes.OutOfRange, "capacity_range: volume %s has %d bytes and can't be made smaller; limit_bytes is %d", id, v.SizeBytes, limit)
-	case v.SizeBytes < required:
+	case limit > 0 && v.CapacityBytes() > limit:
+		return nil, status.Errorf(codes.OutOfRange, "capacity_range: volume %s has %d bytes and can't be made smaller; limit_bytes is %d", id, v.CapacityBytes(), limit)
+	case v.CapacityBytes() < required:
 		if v, err = s.enlarge(ctx, v, required, limit); err != nil {
 			return nil, err
 		}

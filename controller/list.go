@@ -64,7 +64,7 @@ func (s *Server) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (
 	}
 	for _, v := range volumes {
 		resp.Entries = append(resp.Entries, &csi.ListVolumesResponse_Entry{
-			Volume: &csi.Volume{VolumeId: v.ID, CapacityBytes: v.SizeBytes},
+			Volume: &csi.Volume{VolumeId: v.ID, CapacityBytes: v.CapacityBytes()},
 			Status: &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: publishedNodes(v)},
 		})
 	}
@@ -81,7 +81,7 @@ func (s *Server) ControllerGetVolume(ctx context.Context, req *csi.ControllerGet
 		return nil, err
 	}
 	return &csi.ControllerGetVolumeResponse{
-		Volume: &csi.Volume{VolumeId: v.ID, CapacityBytes: v.SizeBytes},
+		Volume: &csi.Volume{VolumeId: v.ID, CapacityBytes: v.CapacityBytes()},
 		Status: &csi.ControllerGetVolumeResponse_VolumeStatus{PublishedNodeIds: publishedNodes(v)},
 	}, nil
 }

@@ -73,6 +73,7 @@ func (s *Server) recordSnapshot(ctx context.Context, sn *volume.Snapshot) (*volu
 		return nil, err
 	}
 	sn.UUID, sn.SizeBytes, sn.Phase, sn.CreatedAt = uuid.New(), v.SizeBytes, volume.SnapshotTaking, s.clock.Now().UTC()
+	sn.Encryption = v.Parameters.Encryption
 	if err := s.store.CreateSnapshot(ctx, sn); err != nil {
 		if errors.Is(err, volume.ErrExists) {
 			return nil, fmt.Errorf("%w: another controller has just begun it", volume.ErrBusy)
@@ -219,6 +220,6 @@ func (s *Server) modifySnapshot(ctx context.Context, id string, change func(*vol
 
 func describeSnapshot(sn *volume.Snapshot) *csi.Snapshot {
 	return &csi.Snapshot{
-		SnapshotId: sn.ID, SourceVolumeId: sn.Source, SizeBytes: sn.SizeBytes, CreationTime: timestamppb.New(sn.TakenAt), ReadyToUse: sn.Usable(),
+		SnapshotId: sn.ID, SourceVolumeId: sn.Source, SizeBytes: sn.CapacityBytes(), CreationTime: timestamppb.New(sn.TakenAt), ReadyToUse: sn.Usable(),
 	}
 }

@@ -51,6 +51,8 @@ var codeTable = []struct {
 	{mount.ErrNotBlank, codes.FailedPrecondition},
 	{mount.ErrOtherMount, codes.FailedPrecondition},
 	{mount.ErrCorrupt, codes.DataLoss},
+	{mount.ErrPassphrase, codes.Unauthenticated},
+	{mount.ErrStillOpen, codes.Aborted},
 	{nvmeof.ErrModuleMissing, codes.FailedPrecondition},
 	{nvmeof.ErrUnreachable, codes.Unavailable},
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/holdfast-csi/holdfast/node/mount"
 	"github.com/holdfast-csi/holdfast/spdk"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
@@ -24,6 +25,7 @@ func TestErrorsGetTheCodeThatTellsTheCOWhatToDo(t *testing.T) {
 		{fmt.Errorf("create: %w", volume.ErrIncompatible), codes.AlreadyExists},
 		{fmt.Errorf("stage: %w", status.Error(codes.OutOfRange, "x")), codes.OutOfRange},
 		{fmt.Errorf("create: %w", spdk.ErrNoSpace), codes.ResourceExhausted},
+		{fmt.Errorf("stage: %w", mount.ErrPassphrase), codes.Unauthenticated},
 		// An outcome that is not known is never Internal: the attacher would take it that surely nothing is attached.
 		{fmt.Errorf("create: %w", spdk.ErrUnknownOutcome), codes.Unavailable},
 		{fmt.Errorf("create: %w: %w", spdk.ErrUnknownOutcome, context.DeadlineExceeded), codes.DeadlineExceeded},

@@ -101,7 +101,7 @@ func serve(t *testing.T, c *cluster.Cluster) *userspace.Machine {
 		t.Fatal(err)
 	}
 	nodeService, err := node.New(node.Options{
-		Name: "host", Store: c.Store, Cluster: c.Cluster, Fabrics: machine, FileSystems: machine, Mounts: machine,
+		Name: "host", Store: c.Store, Cluster: c.Cluster, Fabrics: machine, FileSystems: machine, Encryption: machine, Mounts: machine,
 		StateDir: filepath.Join(c.Dir, "state"), Clock: clock.RealClock{},
 	})
 	if err != nil {

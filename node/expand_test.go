@@ -24,8 +24,8 @@ func (b *bench) enlarge(id string, bytes int64) {
 }
 
 func (b *bench) expand(id, path string) error {
-	resp, err := b.NodeExpandVolume(within(b.t), &csi.NodeExpandVolumeRequest{VolumeId: id, VolumePath: path})
-	if v := b.Record(id); err == nil && resp.GetCapacityBytes() != v.SizeBytes {
+	resp, err := b.NodeExpandVolume(within(b.t), &csi.NodeExpandVolumeRequest{VolumeId: id, VolumePath: path, Secrets: b.secrets})
+	if v := b.Record(id); err == nil && resp.GetCapacityBytes() != v.CapacityBytes() {
 		b.t.Errorf("%d bytes are answered, on record are %d", resp.GetCapacityBytes(), v.SizeBytes)
 	}
 	return err

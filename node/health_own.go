@@ -36,15 +36,25 @@ func (s *Server) seen(ctx context.Context, st *staged, v *volume.Volume) ([]cond
 	if err != nil {
 		return nil, err
 	}
-	_, err = s.fabrics.Device(ctx, st.NQN, st.UUID)
+	device, err := s.fabrics.Device(ctx, st.NQN, st.UUID)
 	switch {
 	case errors.Is(err, nvmeof.ErrNotConnected) && mounted != "":
-		return []condition.Finding{{Severity: condition.Inaccessible, Reason: reasonDeviceGone, Message: fmt.Sprintf(
-			"the block device under %s is gone, and I/O fails: the kernel has given the target up after the target loss budget, or its namespace was taken away; end the pods that use the volume, so that it is unstaged and staged anew", mounted)}}, nil
+		return []condition.Finding{deviceGone(mounted)}, nil
 	case errors.Is(err, nvmeof.ErrNotConnected):
 		return []condition.Finding{notStaged("it has no block device here")}, nil
 	case err != nil:
 		return nil, err
+	}
+	if st.Encrypted {
+		at, open, err := s.encryption.Mapping(volume.MappingName(st.UUID))
+		switch {
+		case err != nil:
+			return nil, err
+		case !open:
+			return []condition.Finding{notStaged("its block device is attached, but its encryption is not open")}, nil
+		case at.Below != device.Name && mounted != "":
+			return []condition.Finding{deviceGone(mounted)}, nil
+		}
 	}
 	paths, err := s.fabrics.Paths(ctx, st.NQN)
 	if err != nil {
@@ -61,6 +71,11 @@ func (s *Server) seen(ctx context.Context, st *staged, v *volume.Volume) ([]cond
 func notStaged(what string) condition.Finding {
 	return condition.Finding{Severity: condition.Inaccessible, Reason: reasonNotStaged, Message: fmt.Sprintf(
 		"the volume is not staged on this node: %s; it is being staged, or that has failed, and then the events of the pod say why", what)}
+}
+
+func deviceGone(mounted string) condition.Finding {
+	return condition.Finding{Severity: condition.Inaccessible, Reason: reasonDeviceGone, Message: fmt.Sprintf(
+		"the block device under %s is gone, and I/O fails: the kernel has given the target up after the target loss budget, or its namespace was taken away; end the pods that use the volume, so that it is unstaged and staged anew", mounted)}
 }
 
 // inUseAt returns where a volume is mounted or, as raw block, published; "" if nowhere.

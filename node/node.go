@@ -72,6 +72,7 @@ type Options struct {
 	Cluster *converge.Cluster
 	Fabrics Fabrics
 	FileSystems
+	Encryption
 	Mounts
 	// StateDir is where the node keeps what it has attached; it must survive the process, not the machine.
 	StateDir string
@@ -94,6 +95,7 @@ type Server struct {
 	cluster    *converge.Cluster
 	fabrics    Fabrics
 	fs         FileSystems
+	encryption Encryption
 	mounts     Mounts
 	state      stateDir
 	maxVolumes int64
@@ -109,12 +111,15 @@ func New(o Options) (*Server, error) {
 	if o.Zone != "" && !volume.ValidSegment(o.Zone) {
 		return nil, fmt.Errorf("zone %q can't be announced: use 1 to 63 letters, digits, dashes, underscores and dots, with a letter or a digit at both ends", o.Zone)
 	}
+	if o.Encryption == nil {
+		return nil, errors.New("a node service needs an Encryption: without one it couldn't tell what is open")
+	}
 	state, err := openStateDir(o.StateDir)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
-		name: o.Name, zone: o.Zone, store: o.Store, cluster: o.Cluster, fabrics: o.Fabrics, fs: o.FileSystems, mounts: o.Mounts,
+		name: o.Name, zone: o.Zone, store: o.Store, cluster: o.Cluster, fabrics: o.Fabrics, fs: o.FileSystems, encryption: o.Encryption, mounts: o.Mounts,
 		state: state, maxVolumes: o.MaxVolumes,
 	}
 	s.watcher = newWatcher(s, o.Clock)

@@ -37,6 +37,8 @@ type bench struct {
 	machine *userspace.Machine
 	// fault, if not nil, is asked by the machine.
 	fault userspace.Fault
+	// secrets go with calls that take some.
+	secrets map[string]string
 	// formatted says that something was written by a mkfs.
 	formatted atomic.Bool
 }
@@ -65,7 +67,7 @@ func (b *bench) restart() {
 	b.t.Helper()
 	var err error
 	b.Server, err = node.New(node.Options{
-		Name: host, Store: b.Store, Cluster: b.Cluster.Cluster, Fabrics: b.machine, FileSystems: b.machine, Mounts: b.machine,
+		Name: host, Store: b.Store, Cluster: b.Cluster.Cluster, Fabrics: b.machine, FileSystems: b.machine, Encryption: b.machine, Mounts: b.machine,
 		StateDir: filepath.Join(b.Dir, "state"), Clock: clock.RealClock{},
 	})
 	b.must(err)
@@ -91,15 +93,20 @@ func wantError(t *testing.T, err, want error) {
 	}
 }
 
-// published makes a volume with a replica on each of the first two nodes, running on the first, and returns its ID.
+// published makes a volume of 8 MiB with a replica on each of the first two nodes, running on the first, and returns its ID.
 func (b *bench) published(name string) string {
 	b.t.Helper()
+	return b.publishedAs(name, volume.EncryptionNone)
+}
+
+func (b *bench) publishedAs(name string, encryption volume.Encryption) string {
+	b.t.Helper()
 	parameters, err := volume.ParseParameters(map[string]string{
-		volume.ParamReplicas: "2", volume.ParamReplicaStallBudget: cluster.StallBudget.String(),
+		volume.ParamReplicas: "2", volume.ParamReplicaStallBudget: cluster.StallBudget.String(), volume.ParamEncryption: string(encryption),
 	})
 	b.must(err)
 	v := &volume.Volume{
-		ID: volume.IDFor(name), Name: name, UUID: uuid.New(), SizeBytes: 8 * mib, Parameters: parameters, Phase: volume.PhaseReady,
+		ID: volume.IDFor(name), Name: name, UUID: uuid.New(), SizeBytes: 8*mib + parameters.HeaderBytes(), Parameters: parameters, Phase: volume.PhaseReady,
 		Replicas: []volume.Replica{
 			{ID: "00000001", Node: "n1", LvStore: cluster.Pool, State: volume.ReplicaPlanned},
 			{ID: "00000002", Node: "n2", LvStore: cluster.Pool, State: volume.ReplicaPlanned},
@@ -157,13 +164,15 @@ func raw() *csi.VolumeCapability {
 func (b *bench) stage(id string) error { return b.stageAs(id, mounted("ext4")) }
 
 func (b *bench) stageAs(id string, c *csi.VolumeCapability) error {
-	_, err := b.NodeStageVolume(within(b.t), &csi.NodeStageVolumeRequest{VolumeId: id, StagingTargetPath: b.staging(), VolumeCapability: c})
+	_, err := b.NodeStageVolume(within(b.t), &csi.NodeStageVolumeRequest{VolumeId: id, StagingTargetPath: b.staging(), VolumeCapability: c, Secrets: b.secrets})
 	return err
 }
 
-func (b *bench) publish(id string) error {
+func (b *bench) publish(id string) error { return b.publishAs(id, mounted("ext4")) }
+
+func (b *bench) publishAs(id string, c *csi.VolumeCapability) error {
 	_, err := b.NodePublishVolume(within(b.t), &csi.NodePublishVolumeRequest{
-		VolumeId: id, StagingTargetPath: b.staging(), TargetPath: b.target(), VolumeCapability: mounted("ext4"),
+		VolumeId: id, StagingTargetPath: b.staging(), TargetPath: b.target(), VolumeCapability: c,
 	})
 	return err
 }
@@ -194,8 +203,8 @@ func (b *bench) wantUsable(path string) {
 // wantDetached checks that nothing of any volume is left on the machine and that its owner is none.
 func (b *bench) wantDetached(id string) {
 	b.t.Helper()
-	if mounts, attached := b.machine.All(), b.machine.Attached(); len(mounts)+len(attached) > 0 {
-		b.t.Errorf("left on the machine: %+v, %v", mounts, attached)
+	if mounts, open, attached := b.machine.All(), b.machine.Mappings(), b.machine.Attached(); len(mounts)+len(open)+len(attached) > 0 {
+		b.t.Errorf("left on the machine: %+v, %v, %v", mounts, open, attached)
 	}
 	if state, err := os.ReadDir(filepath.Join(b.Dir, "state")); err != nil || len(state) > 0 {
 		b.t.Errorf("left of the node's state: %v, %v", state, err)

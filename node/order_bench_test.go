@@ -48,7 +48,7 @@ func newSwitchBench(t *testing.T) *switchBench {
 	s.must(err)
 	t.Cleanup(s.machine.Close)
 	service, err := node.New(node.Options{
-		Name: host, Store: s.Store, Cluster: s.Cluster.Cluster, Fabrics: s.machine, FileSystems: s.machine, Mounts: s.machine,
+		Name: host, Store: s.Store, Cluster: s.Cluster.Cluster, Fabrics: s.machine, FileSystems: s.machine, Encryption: s.machine, Mounts: s.machine,
 		StateDir: filepath.Join(s.Dir, "state"), Clock: clock.RealClock{},
 	})
 	s.must(err)

@@ -55,14 +55,14 @@ func (s *Server) publish(ctx context.Context, id, staging, target string, a acce
 	if !a.block {
 		return s.mounts.BindMount(ctx, staging, target, a.readOnly)
 	}
-	device, err := s.fabrics.Device(ctx, st.NQN, st.UUID)
+	at, err := s.usedDisk(ctx, st)
 	if err != nil {
 		return err
 	}
-	if a.readOnly && !device.ReadOnly {
+	if a.readOnly && !at.readOnly {
 		return fmt.Errorf("%w: a raw block volume is read-only as a whole or not at all; publish it read-only to the node (ControllerPublishVolume) as well", volume.ErrPrecondition)
 	}
-	return s.mounts.BindDevice(ctx, device.Path, target)
+	return s.mounts.BindDevice(ctx, at.path, target)
 }
 
 // onlyTarget refuses a second target. One that is noted but not mounted, as after a reboot, doesn't count.

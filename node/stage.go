@@ -13,7 +13,8 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-// NodeStageVolume implements csi.NodeServer: the volume is attached and, unless it is raw block, mounted at the staging path.
+// NodeStageVolume implements csi.NodeServer: the volume is attached, opened if it is encrypted and, unless it is raw block, mounted at the
+// staging path.
 func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
 	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
 	switch {
@@ -31,13 +32,13 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 		return nil, err
 	}
 	defer unlock()
-	if err := s.stage(ctx, id, path, a); err != nil {
+	if err := s.stage(ctx, id, path, a, req.GetSecrets()); err != nil {
 		return nil, fmt.Errorf("stage volume %s at %s: %w", id, path, err)
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
 }
 
-func (s *Server) stage(ctx context.Context, id, path string, a access) error {
+func (s *Server) stage(ctx context.Context, id, path string, a access, secrets map[string]string) error {
 	st, err := s.state.load(id)
 	if err != nil {
 		return err
@@ -45,8 +46,17 @@ func (s *Server) stage(ctx context.Context, id, path string, a access) error {
 	if st != nil && (st.Path != path || st.Block != a.block) {
 		return fmt.Errorf("%w: it is staged at %s (raw block: %t); unstage it there first", volume.ErrIncompatible, st.Path, st.Block)
 	}
-	v, err := s.own(ctx, id)
+	v, err := s.get(ctx, id)
 	if err != nil {
+		return err
+	}
+	var secret []byte
+	if v.Parameters.Encrypted() {
+		if secret, err = passphrase(secrets); err != nil {
+			return err
+		}
+	}
+	if v, err = s.own(ctx, id); err != nil {
 		return err
 	}
 	v, device, err := s.attach(ctx, v, st, path, a)
@@ -59,24 +69,42 @@ func (s *Server) stage(ctx context.Context, id, path string, a access) error {
 	p := v.Publication(s.name)
 	readOnly := a.readOnly || !p.Writes()
 	a.shared = a.shared || p.Mode == volume.AccessMultiNodeReaderOnly
+	at := plain(device)
+	if v.Parameters.Encrypted() {
+		if v, at, err = s.open(ctx, v, device, secret, a.block && readOnly); err != nil {
+			return err
+		}
+	}
 	if a.block {
+		if v.Parameters.Encrypted() {
+			return nil // it was opened so
+		}
 		return s.fabrics.SetReadOnly(ctx, v.NQN(), v.UUID, readOnly)
 	}
+	if err := s.mountFileSystem(ctx, v, at, path, a, readOnly); err != nil {
+		return err
+	}
+	klog.FromContext(ctx).V(2).Info("Volume staged", "volumeID", id, "device", at.path, "path", path)
+	return nil
+}
+
+// mountFileSystem mounts the file system on a disk, which is made if there never was one, and grown if the disk has grown.
+func (s *Server) mountFileSystem(ctx context.Context, v *volume.Volume, at disk, path string, a access, readOnly bool) error {
 	if a.fsType == "" {
 		a.fsType = v.Parameters.FSType
 	}
-	if v, err = s.ensureFileSystem(ctx, v, device, a.fsType, readOnly); err != nil {
+	v, err := s.ensureFileSystem(ctx, v, at, a.fsType, readOnly)
+	if err != nil {
 		return err
 	}
-	if err := s.mounts.Mount(ctx, device.Path, path, a.fsType, a.mountFlags(), readOnly); err != nil {
+	if err := s.mounts.Mount(ctx, at.path, path, a.fsType, a.mountFlags(), readOnly); err != nil {
 		return err
 	}
-	if !readOnly && v.GrowingFrom == 0 && v.FileSystem.SizeBytes < device.SizeBytes {
-		if err := s.growFileSystem(ctx, v, device, path); err != nil {
-			klog.FromContext(ctx).Error(err, "File system of a volume that has grown can't be grown; NodeExpandVolume tries again", "volumeID", id, "path", path)
+	if !readOnly && v.GrowingFrom == 0 && v.FileSystem.SizeBytes < at.bytes {
+		if err := s.growFileSystem(ctx, v, at, path); err != nil {
+			klog.FromContext(ctx).Error(err, "File system of a volume that has grown can't be grown; NodeExpandVolume tries again", "volumeID", v.ID, "path", path)
 		}
 	}
-	klog.FromContext(ctx).V(2).Info("Volume staged", "volumeID", id, "device", device.Path, "path", path)
 	return nil
 }
 
@@ -94,7 +122,7 @@ func (s *Server) attach(ctx context.Context, v *volume.Volume, st *staged, path 
 		st = nil
 	}
 	if st == nil {
-		if err := s.state.save(&staged{VolumeID: v.ID, NQN: v.NQN(), UUID: v.UUID, Path: path, Block: a.block}); err != nil {
+		if err := s.state.save(&staged{VolumeID: v.ID, NQN: v.NQN(), UUID: v.UUID, Path: path, Block: a.block, Encrypted: v.Parameters.Encrypted()}); err != nil {
 			return nil, none, err
 		}
 	}
@@ -147,6 +175,9 @@ func (s *Server) letGo(ctx context.Context, st *staged) error {
 	if err := s.mounts.Unmount(ctx, st.Path); err != nil {
 		return fmt.Errorf("let go of an earlier volume of the same name: %w", err)
 	}
+	if err := s.closeMapping(ctx, st.UUID); err != nil {
+		return fmt.Errorf("let go of an earlier volume of the same name: %w", err)
+	}
 	if err := s.fabrics.Disconnect(ctx, st.NQN); err != nil {
 		return fmt.Errorf("let go of an earlier volume of the same name: %w", err)
 	}
@@ -157,9 +188,6 @@ func (s *Server) letGo(ctx context.Context, st *staged) error {
 // that is published to both, this one is a guest. A volume that is not published here, or is held by a node that it isn't published to any
 // more, is refused.
 func (s *Server) own(ctx context.Context, id string) (*volume.Volume, error) {
-	if _, err := s.get(ctx, id); err != nil {
-		return nil, err
-	}
 	return volume.Modify(ctx, s.store, id, func(v *volume.Volume) (bool, error) {
 		switch {
 		case v.Publication(s.name) == nil:
@@ -190,8 +218,8 @@ func (s *Server) own(ctx context.Context, id string) (*volume.Volume, error) {
 //	made        refuse: data lost    use it                  refuse
 //
 // It returns the record as it is then.
-func (s *Server) ensureFileSystem(ctx context.Context, v *volume.Volume, at nvmeof.Device, fsType string, readOnly bool) (*volume.Volume, error) {
-	device := at.Path
+func (s *Server) ensureFileSystem(ctx context.Context, v *volume.Volume, at disk, fsType string, readOnly bool) (*volume.Volume, error) {
+	device := at.path
 	if fs := v.FileSystem; fs.State == volume.FileSystemMade && fs.Type != fsType {
 		return nil, fmt.Errorf("%w: it was formatted as %s, asked for is %s", volume.ErrPrecondition, fs.Type, fsType)
 	}
@@ -216,7 +244,7 @@ func (s *Server) ensureFileSystem(ctx context.Context, v *volume.Volume, at nvme
 	return s.format(ctx, v, at, fsType)
 }
 
-func (s *Server) format(ctx context.Context, v *volume.Volume, device nvmeof.Device, fsType string) (*volume.Volume, error) {
+func (s *Server) format(ctx context.Context, v *volume.Volume, at disk, fsType string) (*volume.Volume, error) {
 	unfinished := v.FileSystem.State == volume.FileSystemMaking
 	if _, err := s.recordFileSystem(ctx, v.ID, volume.FileSystem{Type: fsType, State: volume.FileSystemMaking}); err != nil {
 		return nil, err
@@ -224,15 +252,17 @@ func (s *Server) format(ctx context.Context, v *volume.Volume, device nvmeof.Dev
 	if err := v.Parameters.CheckMkfs(fsType); err != nil {
 		return nil, fmt.Errorf("%w: %w", volume.ErrPrecondition, err)
 	}
-	if err := s.fs.Format(ctx, device.Path, mount.FormatOptions{FSType: fsType, Args: v.Parameters.MkfsArgs(fsType), Unfinished: unfinished}); err != nil {
+	if err := s.fs.Format(ctx, at.path, mount.FormatOptions{FSType: fsType, Args: v.Parameters.MkfsArgs(fsType), Unfinished: unfinished}); err != nil {
 		return nil, err
 	}
 	klog.FromContext(ctx).V(2).Info("Volume formatted", "volumeID", v.ID, "fsType", fsType)
-	return s.recordFileSystem(ctx, v.ID, volume.FileSystem{Type: fsType, State: volume.FileSystemMade, SizeBytes: device.SizeBytes})
+	return s.recordFileSystem(ctx, v.ID, volume.FileSystem{Type: fsType, State: volume.FileSystemMade, SizeBytes: at.bytes})
 }
 
+// recordFileSystem puts a file system on record. What lies below it stays.
 func (s *Server) recordFileSystem(ctx context.Context, id string, fs volume.FileSystem) (*volume.Volume, error) {
 	return volume.Modify(ctx, s.store, id, func(v *volume.Volume) (bool, error) {
+		fs.LUKS = v.FileSystem.LUKS
 		changed := v.FileSystem != fs
 		v.FileSystem = fs
 		return changed, nil

@@ -24,6 +24,8 @@ type staged struct {
 	// Path is the staging target path, Block says that nothing is mounted there.
 	Path  string `json:"path"`
 	Block bool   `json:"block,omitempty"`
+	// Encrypted: what is used is not the device, but what it is open as.
+	Encrypted bool `json:"encrypted,omitempty"`
 	// Targets are the paths where the volume is published.
 	Targets []string `json:"targets,omitempty"`
 }

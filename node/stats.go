@@ -37,11 +37,11 @@ func (s *Server) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeS
 		return nil, fmt.Errorf("%w: volume %s is not at %s on this node", volume.ErrNotFound, id, path)
 	}
 	if st.Block {
-		device, err := s.fabrics.Device(ctx, st.NQN, st.UUID)
+		at, err := s.usedDisk(ctx, st)
 		if err != nil {
 			return nil, fmt.Errorf("measure volume %s: %w", id, err)
 		}
-		return &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{{Unit: csi.VolumeUsage_BYTES, Total: device.SizeBytes}}}, nil
+		return &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{{Unit: csi.VolumeUsage_BYTES, Total: at.bytes}}}, nil
 	}
 	u, err := s.fs.Stats(ctx, path)
 	if errors.Is(err, mount.ErrNotMounted) {

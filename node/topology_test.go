@@ -20,7 +20,7 @@ func TestNodeAnnouncesItsSegmentAndItsZone(t *testing.T) {
 		"rack-1": {volume.TopologyNode: host, volume.TopologyZone: "rack-1"},
 	} {
 		s, err := node.New(node.Options{
-			Name: host, Zone: zone, Store: b.Store, Cluster: b.Cluster.Cluster, Fabrics: b.machine, FileSystems: b.machine, Mounts: b.machine,
+			Name: host, Zone: zone, Store: b.Store, Cluster: b.Cluster.Cluster, Fabrics: b.machine, FileSystems: b.machine, Encryption: b.machine, Mounts: b.machine,
 			StateDir: filepath.Join(b.Dir, "state"), Clock: clock.RealClock{},
 		})
 		b.must(err)

@@ -6,13 +6,14 @@ import (
 	"fmt"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/google/uuid"
 	"k8s.io/klog/v2"
 
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-// NodeUnstageVolume implements csi.NodeServer. It succeeds when nothing is mounted at the staging path and no controller of the
-// volume is left, whether or not its target answers; then the node gives its ownership back.
+// NodeUnstageVolume implements csi.NodeServer. It succeeds when nothing is mounted at the staging path, no encrypted device is open and no
+// controller of the volume is left, whether or not its target answers; then the node gives its ownership back.
 func (s *Server) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
 	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
 	switch {
@@ -50,12 +51,12 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 		return err
 	}
 	defer release()
-	nqn, err := s.attachedNQN(ctx, id, st)
+	nqn, u, err := s.attachedAs(ctx, id, st)
 	if err != nil {
 		return err
 	}
 	if nqn != "" {
-		if err := s.detach(ctx, nqn, st); err != nil {
+		if err := s.detach(ctx, nqn, u); err != nil {
 			return err
 		}
 	}
@@ -70,19 +71,20 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 	return nil
 }
 
-// detach disconnects a volume whose device nothing holds any more. umount takes a file system off mountinfo before it has written
-// back what is dirty: as long as it hasn't, the device is in use although nothing is mounted.
-func (s *Server) detach(ctx context.Context, nqn string, st *staged) error {
-	if st != nil {
-		device, err := s.fabrics.Device(ctx, nqn, st.UUID)
-		if err == nil {
-			inUse, err := s.fs.InUse(ctx, device.Path)
-			if err != nil {
-				return fmt.Errorf("detach: %w", err)
-			}
-			if inUse {
-				return fmt.Errorf("%w: device %s is still held, by a file system that is being written back or by a process; it stays attached", volume.ErrBusy, device.Path)
-			}
+// detach closes a volume that is open and disconnects it, when nothing holds its device any more. umount takes a file system off mountinfo
+// before it has written back what is dirty: as long as it hasn't, the device is in use although nothing is mounted.
+func (s *Server) detach(ctx context.Context, nqn string, u uuid.UUID) error {
+	if err := s.closeMapping(ctx, u); err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	device, err := s.fabrics.Device(ctx, nqn, u)
+	if err == nil {
+		inUse, err := s.fs.InUse(ctx, device.Path)
+		if err != nil {
+			return fmt.Errorf("detach: %w", err)
+		}
+		if inUse {
+			return fmt.Errorf("%w: device %s is still held, by a file system that is being written back or by a process; it stays attached", volume.ErrBusy, device.Path)
 		}
 	}
 	if err := s.fabrics.Disconnect(ctx, nqn); err != nil {
@@ -91,19 +93,19 @@ func (s *Server) detach(ctx context.Context, nqn string, st *staged) error {
 	return nil
 }
 
-// attachedNQN returns what the volume is attached as: by the node's own note, else by the record. "" is a volume that neither knows.
-func (s *Server) attachedNQN(ctx context.Context, id string, st *staged) (string, error) {
+// attachedAs returns what the volume is attached as: by the node's own note, else by the record. "" is a volume that neither knows.
+func (s *Server) attachedAs(ctx context.Context, id string, st *staged) (nqn string, u uuid.UUID, err error) {
 	if st != nil {
-		return st.NQN, nil
+		return st.NQN, st.UUID, nil
 	}
 	v, err := s.get(ctx, id)
 	switch {
 	case notFound(err):
-		return "", nil
+		return "", uuid.Nil, nil
 	case err != nil:
-		return "", err
+		return "", uuid.Nil, err
 	}
-	return v.NQN(), nil
+	return v.NQN(), v.UUID, nil
 }
 
 // giveBack gives the volume to another node that has it staged, or back to the controller. The last node looks a last time before.

@@ -415,7 +415,7 @@ func TestDialRefusesAddressesAndOptionsItCannotUse(t *testing.T) {
 }
 
 func TestLoggedPayloadsHoldNoSecrets(t *testing.T) {
-	in := `{"psk":"s3cr3t","a":[{"dhchap_key":"s3cr3t","keep_alive_timeout_ms":2000}],"name":"x"}`
+	in := `{"psk":"s3cr3t","a":[{"dhchap_key":"s3cr3t","encryptionPassphrase":"s3cr3t","keep_alive_timeout_ms":2000}],"name":"x"}`
 	got := redact(json.RawMessage(in))
 	if strings.Contains(got, "s3cr3t") || !strings.Contains(got, "2000") || !strings.Contains(got, `"name":"x"`) {
 		t.Fatalf("got %s", got)

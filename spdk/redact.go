@@ -6,7 +6,7 @@ import (
 )
 
 // secretWords mark members whose values stay out of logs, for example psk and dhchap_key.
-var secretWords = []string{"psk", "key", "secret", "password"}
+var secretWords = []string{"psk", "key", "secret", "password", "passphrase"}
 
 // redact returns a payload for the log, with the value of every member that may be a
 // secret replaced. Members such as keep_alive_timeout_ms are numbers and stay.

@@ -31,6 +31,7 @@ const defaultMaxVolumes = 256
 type nodeOptions struct {
 	name, zone, endpoint, config, store, stateDir, machineID, metrics string
 	maxVolumes                                                        int64
+	keySlotMiB                                                        int
 }
 
 func nodeCommand() *cobra.Command {
@@ -51,6 +52,7 @@ func nodeCommand() *cobra.Command {
 	flags.StringVar(&o.machineID, "machine-id-file", "/etc/machine-id", "file that tells this machine from others of the same name")
 	flags.Int64Var(&o.maxVolumes, "max-volumes-per-node", defaultMaxVolumes, "how many volumes may be published to this machine; 0 is no limit")
 	addMetricsAddress(cmd, &o.metrics)
+	flags.IntVar(&o.keySlotMiB, "key-slot-memory", mount.DefaultKeySlotMiB, "memory in MiB that it takes to try a passphrase of a volume that is encrypted here, 1 to 1024; less only for passphrases that were generated at random")
 	for _, required := range []string{"node-id", "store"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {
 			panic(err) // the flag was defined above
@@ -60,6 +62,9 @@ func nodeCommand() *cobra.Command {
 }
 
 func runNode(ctx context.Context, o nodeOptions) error {
+	if o.keySlotMiB < 1 || o.keySlotMiB > 1024 {
+		return fmt.Errorf("--key-slot-memory %d: give 1 to 1024 MiB", o.keySlotMiB)
+	}
 	config, err := driver.LoadConfig(o.config)
 	if err != nil {
 		return err
@@ -78,15 +83,28 @@ func runNode(ctx context.Context, o nodeOptions) error {
 	if err := register(ctx, store, o.name, o.machineID); err != nil {
 		return err
 	}
-	host, mounter := nvmeof.New(nvmeof.Options{}), mount.New(mount.Options{})
+	host, mounter := nvmeof.New(nvmeof.Options{}), mount.New(mount.Options{KeySlotMiB: o.keySlotMiB})
 	server, err := node.New(node.Options{
-		Name: o.name, Zone: cmp.Or(o.zone, config.ZoneOf(o.name)), Store: store, Cluster: cluster, Fabrics: host, FileSystems: mounter, Mounts: mounter,
+		Name: o.name, Zone: cmp.Or(o.zone, config.ZoneOf(o.name)), Store: store, Cluster: cluster, Fabrics: host, FileSystems: mounter, Encryption: mounter, Mounts: mounter,
 		StateDir: o.stateDir, Clock: clock.RealClock{}, MaxVolumes: o.maxVolumes, Observer: metrics.NewNode(observed.registry),
 	})
 	if err != nil {
 		return err
 	}
 	observed.registry.MustRegister(metrics.Staged{Server: server})
+	err = serveNode(ctx, o, server, store, observed)
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	for _, closer := range []func(context.Context) error{mounter.Close, host.Close} {
+		if closeErr := closer(closing); closeErr != nil && err == nil {
+			err = closeErr
+		}
+	}
+	return err
+}
+
+// serveNode serves CSI and the metrics and watches the staged volumes until ctx, or one of them, ends.
+func serveNode(ctx context.Context, o nodeOptions, server *node.Server, store volume.Store, observed *telemetry) error {
 	watching, stopWatching := context.WithCancel(ctx)
 	watched := make(chan error, 1)
 	go func() { watched <- server.Watch(watching) }()
@@ -100,18 +118,10 @@ func runNode(ctx context.Context, o nodeOptions) error {
 			scraped <- observed.serve(serving, o.metrics, store)
 		}()
 	}
-	err = driver.Serve(serving, o.endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Node: server, Observe: observed.csi.Observe})
+	err := driver.Serve(serving, o.endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Node: server, Observe: observed.csi.Observe})
 	stopServing()
 	stopWatching()
-	err = errors.Join(err, <-scraped, <-watched)
-	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-	defer cancel()
-	for _, closer := range []func(context.Context) error{mounter.Close, host.Close} {
-		if closeErr := closer(closing); closeErr != nil && err == nil {
-			err = closeErr
-		}
-	}
-	return err
+	return errors.Join(err, <-scraped, <-watched)
 }
 
 func register(ctx context.Context, store volume.Store, name, machineIDFile string) error {

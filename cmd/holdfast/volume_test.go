@@ -61,7 +61,7 @@ func newBench(t *testing.T, nodes int) *bench {
 	b.controller, err = controller.New(b.ctx, controller.Options{Store: b.Store, Cluster: b.Cluster.Cluster, Clock: clock.RealClock{}, ThinOvercommit: 1})
 	b.must(err)
 	b.node, err = node.New(node.Options{
-		Name: host, Store: b.Store, Cluster: b.Cluster.Cluster, Fabrics: machine, FileSystems: machine, Mounts: machine,
+		Name: host, Store: b.Store, Cluster: b.Cluster.Cluster, Fabrics: machine, FileSystems: machine, Encryption: machine, Mounts: machine,
 		StateDir: filepath.Join(b.Dir, "state"), Clock: clock.RealClock{},
 	})
 	b.must(err)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	mountutils "k8s.io/mount-utils"
@@ -19,7 +20,7 @@ func (m *Mounter) BindMount(ctx context.Context, source, target string, readOnly
 	if err != nil {
 		return err
 	}
-	return m.bind(ctx, source, target, readOnly, func() error { return os.MkdirAll(target, 0o750) })
+	return m.bind(ctx, source, target, readOnly, nil, func() error { return os.MkdirAll(target, 0o750) })
 }
 
 // BindDevice makes a block device appear at the file target, which is made if
@@ -33,7 +34,8 @@ func (m *Mounter) BindDevice(ctx context.Context, device, target string) error {
 	if _, _, err := m.number(device); err != nil {
 		return err
 	}
-	return m.bind(ctx, device, target, false, func() error {
+	// mount(8) would take another node of an open LUKS device, by its name in /dev/mapper.
+	return m.bind(ctx, device, target, false, []string{"--no-canonicalize"}, func() error {
 		if err := os.MkdirAll(filepath.Dir(target), 0o750); err != nil {
 			return err
 		}
@@ -45,9 +47,9 @@ func (m *Mounter) BindDevice(ctx context.Context, device, target string) error {
 	})
 }
 
-// bind binds source at target. Read-only takes a second step: the kernel ignores
+// bind binds source at target, with further arguments for mount(8). Read-only takes a second step: the kernel ignores
 // ro in the call that binds. A crash in between is found by the next try.
-func (m *Mounter) bind(ctx context.Context, source, target string, readOnly bool, makeTarget func() error) error {
+func (m *Mounter) bind(ctx context.Context, source, target string, readOnly bool, more []string, makeTarget func() error) error {
 	fail := func(err error) error { return fmt.Errorf("bind %s at %s: %w", source, target, err) }
 	top, err := m.sameBind(source, target)
 	if err != nil {
@@ -57,7 +59,8 @@ func (m *Mounter) bind(ctx context.Context, source, target string, readOnly bool
 		if err := makeTarget(); err != nil {
 			return fail(err)
 		}
-		if _, err := m.run(ctx, targetKey(target), "mount", mountutils.MakeMountArgs(source, target, "", []string{"bind"})...); err != nil {
+		args := append(slices.Clone(more), mountutils.MakeMountArgs(source, target, "", []string{"bind"})...)
+		if _, err := m.run(ctx, targetKey(target), "mount", args...); err != nil {
 			return fail(err)
 		}
 		if top, err = m.sameBind(source, target); err == nil && top == nil {

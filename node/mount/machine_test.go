@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,9 @@ type machine struct {
 	mounts []string // lines of mountinfo
 	// do answers for a command that is named; others succeed in silence.
 	do map[string]func(args []string) (output string, status int)
+	// stdin is what the last command was given.
+	stdin string
+	env   []string
 }
 
 func newMachine(t *testing.T) (*machine, *Mounter) {
@@ -36,6 +40,9 @@ func newMachine(t *testing.T) (*machine, *Mounter) {
 	m := New(Options{Exec: k, MountInfo: k.mountInfo, SysRoot: t.TempDir()})
 	m.number = func(device string) (int, int, error) {
 		var n int
+		if _, err := fmt.Sscanf(device, "/dev/dm-%d", &n); err == nil {
+			return 254, n, nil
+		}
 		if _, err := fmt.Sscanf(device, "/dev/nvme%dn1", &n); err != nil {
 			return 0, 0, fmt.Errorf("%w: %s is not a block device", ErrInvalid, device)
 		}
@@ -91,6 +98,9 @@ func (k *machine) mount(args []string) (string, int) {
 		number, root := "8:1", from
 		if strings.HasPrefix(from, "/dev/") {
 			number, root = "0:6", strings.TrimPrefix(from, "/dev")
+			if strings.HasPrefix(root, "/dm-") && !slices.Contains(args, "--no-canonicalize") {
+				root = "/mapper/name-of-" + root[1:] // as mount(8) does
+			}
 		}
 		k.line(at, root, number, "ext4", "/dev/sda1", "rw", "rw")
 	default:
@@ -147,6 +157,22 @@ type command struct {
 	k    *machine
 	name string
 	args []string
+}
+
+func (c *command) SetStdin(in io.Reader) {
+	b, err := io.ReadAll(in)
+	if err != nil {
+		c.k.t.Error(err)
+	}
+	c.k.mu.Lock()
+	defer c.k.mu.Unlock()
+	c.k.stdin = string(b)
+}
+
+func (c *command) SetEnv(env []string) {
+	c.k.mu.Lock()
+	defer c.k.mu.Unlock()
+	c.k.env = env
 }
 
 func (c *command) CombinedOutput() ([]byte, error) {

@@ -1,7 +1,8 @@
 // Package mount owns what is done to a volume's block device and mount points on
-// this machine: probing, formatting, checking, mounting, binding, unmounting,
-// growing and measuring. It is a narrow seam over k8s.io/mount-utils,
-// k8s.io/utils/exec and the tools of util-linux, e2fsprogs and xfsprogs.
+// this machine: probing, encrypting, formatting, checking, mounting, binding,
+// unmounting, growing and measuring. It is a narrow seam over
+// k8s.io/mount-utils, k8s.io/utils/exec and the tools of util-linux, e2fsprogs,
+// xfsprogs and cryptsetup.
 //
 // Three rules hold for all of it:
 //
@@ -59,6 +60,11 @@ type Options struct {
 	MountInfo string
 	// SysRoot is where sysfs is; default /sys.
 	SysRoot string
+	// DevRoot is where device nodes are; default /dev.
+	DevRoot string
+	// KeySlotMiB is the memory that it takes to derive the key of an encrypted
+	// device that is made; default DefaultKeySlotMiB.
+	KeySlotMiB int
 }
 
 // Mounter does mounts. It is safe for concurrent use; callers serialize
@@ -67,7 +73,9 @@ type Mounter struct {
 	exec      utilexec.Interface
 	mountInfo string
 	sysRoot   string
+	devRoot   string
 	jobs      jobs
+	luks      luks
 	number    func(device string) (major, minor int, err error)
 	statfs    func(path string, st *unix.Statfs_t) error
 }
@@ -83,7 +91,16 @@ func New(o Options) *Mounter {
 	if o.SysRoot == "" {
 		o.SysRoot = "/sys"
 	}
-	return &Mounter{exec: o.Exec, mountInfo: o.MountInfo, sysRoot: o.SysRoot, number: deviceNumber, statfs: unix.Statfs}
+	if o.DevRoot == "" {
+		o.DevRoot = "/dev"
+	}
+	if o.KeySlotMiB == 0 {
+		o.KeySlotMiB = DefaultKeySlotMiB
+	}
+	return &Mounter{
+		exec: o.Exec, mountInfo: o.MountInfo, sysRoot: o.SysRoot, devRoot: o.DevRoot,
+		luks: luks{memoryMiB: o.KeySlotMiB, deriving: make(chan struct{}, 1)}, number: deviceNumber, statfs: unix.Statfs,
+	}
 }
 
 // Close waits until no command is running any more, or ctx ends. No method may

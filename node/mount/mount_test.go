@@ -168,6 +168,11 @@ func TestDeviceIsBoundToAFile(t *testing.T) {
 	if st, err := os.Stat(at); err != nil || !st.Mode().IsRegular() || len(k.commands()) != 1 {
 		t.Errorf("%v, %v, ran %q", st, err, k.commands())
 	}
+	for _, opened := range slices.Repeat([]string{filepath.Join(t.TempDir(), "dev")}, 2) {
+		if err := m.BindDevice(t.Context(), "/dev/dm-3", opened); err != nil {
+			t.Errorf("an open LUKS device: %v", err)
+		}
+	}
 	if err := m.BindDevice(t.Context(), "/dev/nvme4n1", at); !errors.Is(err, ErrOtherMount) {
 		t.Errorf("another device: %v", err)
 	}

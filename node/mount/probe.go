@@ -9,11 +9,13 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
 // Content is what a device holds.
 type Content struct {
-	FSType    string // or another signature that blkid knows, e.g. crypto_LUKS; empty for none
+	FSType    string // or another signature that blkid knows, e.g. LUKSType; empty for none
 	UUID      string
 	Label     string
 	PartTable string // partition table type, e.g. gpt; empty for none
@@ -27,12 +29,27 @@ type Content struct {
 // Probe reads what device holds. Any doubt is an error: blkid answers 2 for a
 // blank device, but also for one that it can't read, so Blank needs our own read
 // as well.
+//
+// An open LUKS device never reads zero where nothing was written. It is blank
+// when the data part of the device below reads zero.
 func (m *Mounter) Probe(ctx context.Context, device string) (Content, error) {
-	size, zero, err := m.readZeroes(ctx, device)
+	below, err := m.encrypted(device)
+	if err != nil {
+		return Content{}, fmt.Errorf("probe %s: %w", device, err)
+	}
+	read, from := device, int64(0)
+	if below != "" {
+		read, from = below, volume.LUKSHeaderBytes
+	}
+	size, zero, err := m.readZeroes(ctx, read, from)
 	if err != nil {
 		return Content{}, fmt.Errorf("probe %s: %w", device, err)
 	}
 	c := Content{SizeBytes: size}
+	if below != "" && zero {
+		c.Blank = true // what it reads means nothing
+		return c, nil
+	}
 	out, err := m.run(ctx, deviceKey(device), "blkid", "-p", "-o", "export", device)
 	switch status := exitStatus(err); {
 	case err == nil:
@@ -44,7 +61,7 @@ func (m *Mounter) Probe(ctx context.Context, device string) (Content, error) {
 			return Content{}, fmt.Errorf("probe %s: blkid found %s%s where only zeroes were read", device, c.FSType, c.PartTable)
 		}
 	case status == 2:
-		c.Blank = zero
+		c.Blank = zero // of an open LUKS device it was seen above that something was written
 	default:
 		return Content{}, fmt.Errorf("probe %s: %w", device, err)
 	}
@@ -104,14 +121,16 @@ type zeroes struct {
 	zero bool
 }
 
-func (m *Mounter) readZeroes(ctx context.Context, device string) (size int64, zero bool, err error) {
-	z, err := do(ctx, &m.jobs, deviceKey(device), "read "+device, func() (zeroes, error) { return readZeroes(device) })
+func (m *Mounter) readZeroes(ctx context.Context, device string, from int64) (size int64, zero bool, err error) {
+	what := fmt.Sprintf("read %s from %d", device, from)
+	z, err := do(ctx, &m.jobs, deviceKey(device), what, func() (zeroes, error) { return readZeroes(device, from) })
 	return z.size, z.zero, err
 }
 
-// readZeroes reads the spans of a device past the page cache, which may hold
-// what was there before, and reports whether all is zero.
-func readZeroes(device string) (zeroes, error) {
+// readZeroes reads the spans of a device, or of what follows its first bytes,
+// past the page cache, which may hold what was there before, and reports whether
+// all is zero.
+func readZeroes(device string, from int64) (zeroes, error) {
 	st, err := os.Stat(device)
 	if err != nil {
 		return zeroes{}, err
@@ -129,6 +148,7 @@ func readZeroes(device string) (zeroes, error) {
 	if err != nil {
 		return zeroes{}, fmt.Errorf("read its size: %w", err)
 	}
+	size -= from
 	if size < mib {
 		return zeroes{}, fmt.Errorf("it has %d bytes, which no volume has", size)
 	}
@@ -142,8 +162,8 @@ func readZeroes(device string) (zeroes, error) {
 	z := zeroes{size: size, zero: true}
 	for _, s := range spans(size) {
 		b := buf[:s.to-s.from]
-		if _, err := f.ReadAt(b, s.from); err != nil {
-			return zeroes{}, fmt.Errorf("read %d bytes at %d: %w", len(b), s.from, err)
+		if _, err := f.ReadAt(b, from+s.from); err != nil {
+			return zeroes{}, fmt.Errorf("read %d bytes at %d: %w", len(b), from+s.from, err)
 		}
 		z.zero = z.zero && bytes.Equal(b, blank[:len(b)])
 	}

@@ -85,7 +85,7 @@ func (m *Mounter) ReadOnly(path string) (bool, error) {
 	if top.FSType != Ext4 || !slices.Contains(top.SuperOptions, "errors=remount-ro") {
 		return false, nil
 	}
-	count, err := os.ReadFile(filepath.Join(m.sysRoot, "fs", "ext4", filepath.Base(top.Source), "errors_count"))
+	count, err := os.ReadFile(filepath.Join(m.sysRoot, "fs", "ext4", m.kernelName(top), "errors_count"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -93,6 +93,16 @@ func (m *Mounter) ReadOnly(path string) (bool, error) {
 		return false, fmt.Errorf("read the errors of the file system at %s: %w", path, err)
 	}
 	return strings.TrimSpace(string(count)) != "0", nil
+}
+
+// kernelName is the name of a file system's device in sysfs. What was mounted may
+// go by another, as an open LUKS device does.
+func (m *Mounter) kernelName(at Mounted) string {
+	link, err := os.Readlink(filepath.Join(m.sysRoot, "dev", "block", fmt.Sprintf("%d:%d", at.Major, at.Minor)))
+	if err != nil {
+		return filepath.Base(at.Source) // the device is gone; its name is still that of the mount
+	}
+	return filepath.Base(link)
 }
 
 // mountPoint resolves path and returns what is uppermost of what is mounted there.

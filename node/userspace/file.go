@@ -37,9 +37,11 @@ func (m *Machine) Open(path string) (*File, error) {
 
 // byPathLocked returns the disk with that placeholder, or nil.
 func (m *Machine) byPathLocked(path string) *disk {
-	for _, d := range m.disks {
-		if d.path == path {
-			return d
+	for _, devices := range []map[string]*disk{m.disks, m.mappings} {
+		for _, d := range devices {
+			if d.path == path {
+				return d
+			}
 		}
 	}
 	return nil
@@ -56,17 +58,17 @@ func (m *Machine) device(path string) (*disk, error) {
 }
 
 // SizeBytes is the file's size.
-func (f *File) SizeBytes() int64 { return max(0, f.disk.head.SizeBytes()-f.from) }
+func (f *File) SizeBytes() int64 { return max(0, f.disk.sizeBytes()-f.from) }
 
 // BlockSize is the unit of offsets and lengths in bytes.
-func (f *File) BlockSize() int { return f.disk.head.BlockSize() }
+func (f *File) BlockSize() int { return f.disk.blockSize() }
 
 // ReadAt fills p from byte off. While no path is live it waits, as the kernel does, until one is or all are given up.
 func (f *File) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if off < 0 || off+int64(len(p)) > f.SizeBytes() {
 		return fmt.Errorf("read %d bytes at %d of %s: %w", len(p), off, f.disk.name, io.ErrUnexpectedEOF)
 	}
-	return f.disk.head.ReadAt(ctx, p, f.from+off)
+	return f.disk.readAt(ctx, p, f.from+off)
 }
 
 // WriteAt stores p at byte off, and waits as ReadAt does.
@@ -77,8 +79,8 @@ func (f *File) WriteAt(ctx context.Context, p []byte, off int64) error {
 	case off < 0 || off+int64(len(p)) > f.SizeBytes():
 		return fmt.Errorf("write %d bytes at %d of %s: %w", len(p), off, f.disk.name, syscall.ENOSPC)
 	}
-	return f.disk.head.WriteAt(ctx, p, f.from+off)
+	return f.disk.writeAt(ctx, p, f.from+off)
 }
 
 // Flush returns when every write that was answered is on stable storage.
-func (f *File) Flush(ctx context.Context) error { return f.disk.head.Flush(ctx) }
+func (f *File) Flush(ctx context.Context) error { return f.disk.flush(ctx) }

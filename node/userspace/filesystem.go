@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"path/filepath"
@@ -67,18 +68,23 @@ func (m *Machine) Probe(ctx context.Context, device string) (mount.Content, erro
 }
 
 func probe(ctx context.Context, d *disk) (mount.Content, error) {
-	size := d.head.SizeBytes()
+	size := d.sizeBytes()
 	if size < probedHead+probedTail {
 		return mount.Content{}, fmt.Errorf("probe %s: it has %d bytes, which no volume has", d.path, size)
 	}
 	head, tail := make([]byte, probedHead), make([]byte, probedTail)
-	if err := d.head.ReadAt(ctx, head, 0); err != nil {
-		return mount.Content{}, fmt.Errorf("probe %s: %w", d.path, err)
-	}
-	if err := d.head.ReadAt(ctx, tail, size-int64(len(tail))); err != nil {
+	if err := errors.Join(d.readAt(ctx, head, 0), d.readAt(ctx, tail, size-int64(len(tail)))); err != nil {
 		return mount.Content{}, fmt.Errorf("probe %s: %w", d.path, err)
 	}
 	c := mount.Content{SizeBytes: size, FSType: parseSuperblock(head)}
+	if isLUKS(head) {
+		c.FSType = mount.LUKSType
+	}
+	if d.luks != nil { // what it reads where nothing was written means nothing
+		if err := errors.Join(d.readBelow(ctx, head, 0), d.readBelow(ctx, tail, size-int64(len(tail)))); err != nil {
+			return mount.Content{}, fmt.Errorf("probe below %s: %w", d.path, err)
+		}
+	}
 	c.Blank = c.FSType == "" && zero(head) && zero(tail)
 	return c, nil
 }
@@ -117,7 +123,7 @@ func (m *Machine) write(ctx context.Context, d *disk, fsType string) error {
 	if err := m.fault(OpFormat, Midway); err != nil {
 		return err
 	}
-	if err := f.WriteAt(ctx, superblock(fsType, d.head.SizeBytes()), 0); err != nil {
+	if err := f.WriteAt(ctx, superblock(fsType, d.sizeBytes()), 0); err != nil {
 		return fmt.Errorf("format %s: %w", d.path, err)
 	}
 	return f.Flush(ctx)
@@ -140,7 +146,7 @@ func (m *Machine) Resize(ctx context.Context, device, mountPoint string) error {
 			return fmt.Errorf("resize %s: %s: %w: %s", device, mountPoint, mount.ErrOtherMount, e.Source)
 		}
 		f := &File{disk: d}
-		if err := f.WriteAt(ctx, superblock(e.FSType, d.head.SizeBytes()), 0); err != nil {
+		if err := f.WriteAt(ctx, superblock(e.FSType, d.sizeBytes()), 0); err != nil {
 			return fmt.Errorf("resize %s: %w", device, err)
 		}
 		return f.Flush(ctx)
@@ -154,7 +160,7 @@ func (m *Machine) FileSystemBytes(ctx context.Context, device string) (int64, er
 		return 0, err
 	}
 	b := make([]byte, superblockBytes)
-	if err := d.head.ReadAt(ctx, b, 0); err != nil {
+	if err := d.readAt(ctx, b, 0); err != nil {
 		return 0, fmt.Errorf("read the superblock of %s: %w", device, err)
 	}
 	if parseSuperblock(b) == "" {
@@ -172,12 +178,12 @@ func (m *Machine) Stats(_ context.Context, path string) (mount.Usage, error) {
 		if e == nil || e.device {
 			return mount.Usage{}, fmt.Errorf("%s: %w", path, mount.ErrNotMounted)
 		}
-		total := e.disk.head.SizeBytes()
+		total := e.disk.sizeBytes()
 		return mount.Usage{TotalBytes: total, UsedBytes: reservedBytes, AvailableBytes: total - reservedBytes, TotalInodes: 1, UsedInodes: 1}, nil
 	})
 }
 
-// InUse implements node.FileSystems: a device is in use while something is mounted from it.
+// InUse implements node.FileSystems: a device is in use while something is mounted from it, or a mapping on it is open.
 func (m *Machine) InUse(_ context.Context, device string) (bool, error) {
 	d, err := m.device(device)
 	if err != nil {

@@ -53,12 +53,17 @@ const (
 	OpUnmount Op = "Unmount"
 	OpRemove  Op = "Remove"
 	OpMounts  Op = "Mounts"
+
+	OpFormatLUKS Op = "FormatLUKS"
+	OpOpenLUKS   Op = "OpenLUKS"
+	OpResizeLUKS Op = "ResizeLUKS"
+	OpCloseLUKS  Op = "CloseLUKS"
 )
 
 // Moment is when in the course of an operation it may be made to fail.
 type Moment string
 
-// Moments. Format alone has a Midway: the device is then no longer blank and has no superblock yet.
+// Moments. Format and FormatLUKS alone have a Midway: the device is then no longer blank and has no superblock or header yet.
 const (
 	Before Moment = "before"
 	Midway Moment = "midway"
@@ -68,15 +73,16 @@ const (
 // Fault makes an operation fail. It may be called by many goroutines at once.
 type Fault func(op Op, at Moment) error
 
-// Machine implements node.Fabrics, node.FileSystems and node.Mounts. It is what outlives a node service that is started again:
+// Machine implements node.Fabrics, node.FileSystems, node.Encryption and node.Mounts. It is what outlives a node service that is started again:
 // what is attached and mounted. It is safe for concurrent use; callers serialize operations on one volume.
 type Machine struct {
 	o Options
 
-	mu    sync.Mutex
-	disks map[string]*disk // by NQN
-	made  int              // how many devices there have ever been
-	table []entry
+	mu       sync.Mutex
+	disks    map[string]*disk // by NQN
+	mappings map[string]*disk // by name
+	made     int              // how many devices there have ever been
+	table    []entry
 }
 
 // New returns a machine with nothing attached.
@@ -90,7 +96,7 @@ func New(o Options) (*Machine, error) {
 	if o.Logger.GetSink() == nil {
 		o.Logger = logr.Discard()
 	}
-	return &Machine{o: o, disks: map[string]*disk{}}, nil
+	return &Machine{o: o, disks: map[string]*disk{}, mappings: map[string]*disk{}}, nil
 }
 
 // Close ends the machine as a loss of power would: connections are dropped, mounts forgotten.
@@ -101,6 +107,9 @@ func (m *Machine) Close() {
 		_ = d.head.Close() // it never fails
 		delete(m.disks, nqn)
 		_ = os.Remove(d.path) // a placeholder left behind says nothing
+	}
+	for name := range m.mappings {
+		m.dropMappingLocked(name)
 	}
 	m.table = nil
 }
@@ -135,13 +144,15 @@ func (m *Machine) perform(op Op, f func() error) error {
 	return err
 }
 
-// disk is an attached namespace.
+// disk is a block device: an attached namespace, or a mapping on one.
 type disk struct {
 	nqn, hostNQN string
 	nsUUID       [16]byte
 	name, path   string
 	minor        uint32
 	head         *nvmetcp.Head
+	// luks is what a mapping is made of; nil for a namespace.
+	luks *luks
 
 	mu       sync.Mutex
 	readOnly bool

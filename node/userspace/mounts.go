@@ -187,10 +187,19 @@ func (m *Machine) Attached() []string {
 	return nqns
 }
 
-// uses says whether a disk is mounted anywhere as a file system.
+// uses says whether a disk is mounted anywhere as a file system, or has a mapping on it.
 func (m *Machine) uses(d *disk) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.usesLocked(d)
+}
+
+func (m *Machine) usesLocked(d *disk) bool {
+	for _, mapping := range m.mappings {
+		if mapping.luks.below == d {
+			return true
+		}
+	}
 	return slices.ContainsFunc(m.table, func(e entry) bool { return e.disk == d && !e.device })
 }
 

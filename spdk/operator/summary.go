@@ -7,9 +7,10 @@ import (
 
 // Summary is a volume in a line.
 type Summary struct {
-	ID        string `json:"id"`
-	Name      string `json:"name"`
-	SizeBytes int64  `json:"sizeBytes"`
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	// SizeBytes is what it offers.
+	SizeBytes int64 `json:"sizeBytes"`
 	condition.Condition
 	// RaidHost and Standby are SPDK nodes, MoveTo the one that the volume is asked to move to.
 	RaidHost string `json:"raidHost,omitempty"`
@@ -22,7 +23,7 @@ type Summary struct {
 
 // Summarize sums a volume up.
 func Summarize(v *volume.Volume, s condition.Sight) Summary {
-	sum := Summary{ID: v.ID, Name: v.Name, SizeBytes: v.SizeBytes, Condition: condition.Assess(v, s), MoveTo: v.MoveTo, Owner: v.Owner}
+	sum := Summary{ID: v.ID, Name: v.Name, SizeBytes: v.CapacityBytes(), Condition: condition.Assess(v, s), MoveTo: v.MoveTo, Owner: v.Owner}
 	if v.Assembly != nil {
 		sum.RaidHost = v.Assembly.RaidHost
 	}

@@ -23,6 +23,7 @@ const (
 	ParamStandby            = "standby"
 	ParamReplaceAfter       = "replaceAfter"
 	ParamAccess             = "access"
+	ParamEncryption         = "encryption"
 	ParamMkfsOptions        = "mkfsOptions"
 	ParamReservedBlocks     = "reservedBlocksPercent"
 	ParamTrimInterval       = "trimInterval"
@@ -71,6 +72,8 @@ type Parameters struct {
 	ReplaceAfter time.Duration `json:"replaceAfter"`
 	// Access is from where the volume may be used.
 	Access Access `json:"access,omitempty"`
+	// Encryption is what the host does to what it writes.
+	Encryption Encryption `json:"encryption,omitempty"`
 	// MkfsOptions are given to mkfs besides the driver's own: of ext4 or xfs, as FSType or the claim says.
 	MkfsOptions []string `json:"mkfsOptions,omitempty"`
 	// ReservedBlocksPercent is how much of an ext4 only root may use, of a volume's file system 0 unless asked for.
@@ -96,6 +99,7 @@ func (p Parameters) Equal(q Parameters) bool {
 func (p Parameters) EqualButMutable(q Parameters) bool {
 	return p.Thin == q.Thin && p.LvStore == q.LvStore && p.FSType == q.FSType &&
 		p.Budgets == q.Budgets && p.Standby == q.Standby && p.Access.orDefault() == q.Access.orDefault() && p.ReplaceAfter == q.ReplaceAfter &&
+		p.SameEncryption(q.Encryption) &&
 		slices.Equal(p.MkfsOptions, q.MkfsOptions) && p.ReservedBlocksPercent == q.ReservedBlocksPercent && p.TrimInterval == q.TrimInterval && maps.Equal(p.NodeSelector, q.NodeSelector)
 }
 
@@ -104,7 +108,7 @@ func ParseParameters(raw map[string]string) (Parameters, error) { return ParseCl
 
 // ParseClasses does the same with the parameters of a VolumeAttributesClass besides, which take precedence.
 func ParseClasses(raw, mutable map[string]string) (Parameters, error) {
-	p := Parameters{Replicas: DefaultReplicas, Thin: true, FSType: DefaultFSType, Budgets: timeouts.DefaultBudgets(), Standby: true, ReplaceAfter: DefaultReplaceAfter, Access: AccessAnywhere}
+	p := Parameters{Replicas: DefaultReplicas, Thin: true, FSType: DefaultFSType, Budgets: timeouts.DefaultBudgets(), Standby: true, ReplaceAfter: DefaultReplaceAfter, Access: AccessAnywhere, Encryption: EncryptionNone}
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
 		if err := p.set(key, raw[key]); err != nil {
 			return Parameters{}, fmt.Errorf("parameter %s=%q: %w", key, raw[key], err)
@@ -179,6 +183,10 @@ func (p *Parameters) set(key, value string) error {
 		if p.Access = Access(value); p.Access != AccessAnywhere && p.Access != AccessZone {
 			return fmt.Errorf("must be %s or %s", AccessAnywhere, AccessZone)
 		}
+	case ParamEncryption:
+		if p.Encryption = Encryption(value); p.Encryption != EncryptionNone && p.Encryption != EncryptionLUKS2 {
+			return fmt.Errorf("must be %s or %s", EncryptionNone, EncryptionLUKS2)
+		}
 	case ParamMkfsOptions:
 		p.MkfsOptions = strings.Fields(value)
 	case ParamReservedBlocks:
@@ -213,7 +221,7 @@ func ValidFSType(s string) bool { return s == "ext4" || s == "xfs" }
 var (
 	mutableParameters = []string{ParamReplicas, ParamIOPSLimit, ParamBandwidthLimit, ParamReadBandwidthLimit, ParamWriteBandwidthLimit}
 	knownParameters   = append([]string{
-		ParamThin, ParamLvStore, ParamNodeSelector, ParamFSType, ParamReplicaStallBudget, ParamTargetLossBudget, ParamStandby, ParamReplaceAfter, ParamAccess,
+		ParamThin, ParamLvStore, ParamNodeSelector, ParamFSType, ParamReplicaStallBudget, ParamTargetLossBudget, ParamStandby, ParamReplaceAfter, ParamAccess, ParamEncryption,
 		ParamMkfsOptions, ParamReservedBlocks, ParamTrimInterval,
 	}, mutableParameters...)
 )

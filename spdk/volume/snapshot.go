@@ -62,10 +62,11 @@ type Snapshot struct {
 	Name string `json:"name,omitempty"`
 	// UUID names this incarnation, and with it its lvols.
 	UUID uuid.UUID `json:"uuid"`
-	// Source is the ID of the volume.
-	Source    string        `json:"source"`
-	SizeBytes int64         `json:"sizeBytes"`
-	Phase     SnapshotPhase `json:"phase"`
+	// Source is the ID of the volume, Encryption what its host does to what it writes.
+	Source     string        `json:"source"`
+	Encryption Encryption    `json:"encryption,omitempty"`
+	SizeBytes  int64         `json:"sizeBytes"`
+	Phase      SnapshotPhase `json:"phase"`
 	// For is the ID of the volume that is being cloned from the source by this snapshot; "" is a user's snapshot.
 	For      string            `json:"for,omitempty"`
 	Replicas []SnapshotReplica `json:"replicas"`

@@ -104,12 +104,15 @@ const (
 	FileSystemMade   FileSystemState = "made"
 )
 
-// FileSystem is what the node service has put on the volume.
+// FileSystem is what the node service has put on the volume: a file system, and what lies below it.
 type FileSystem struct {
 	Type  string          `json:"type,omitempty"`
 	State FileSystemState `json:"state,omitempty"`
-	// SizeBytes is the size of the device that it was made for or last grown to; 0 is not known.
+	// SizeBytes is the size of the device that it was made for or last grown to; 0 is not known. Of an encrypted volume that is the open
+	// LUKS device.
 	SizeBytes int64 `json:"sizeBytes,omitempty"`
+	// LUKS says how far the making of an encrypted volume's LUKS2 header is. Nothing is written through it before it is on record as made.
+	LUKS FileSystemState `json:"luks,omitempty"`
 }
 
 // Volume is the record of a volume. Whoever owns the volume writes it, with compare-and-swap on Revision.
@@ -120,7 +123,8 @@ type Volume struct {
 	Near Near `json:"near,omitzero"`
 	// UUID names this incarnation; it is the UUID of the namespace that hosts see.
 	UUID uuid.UUID `json:"uuid"`
-	// SizeBytes is what the volume offers, or is to offer: a multiple of 4 MiB and of the cluster size of its lvstores. It never shrinks.
+	// SizeBytes is the volume's size, or what it is to be: a multiple of 4 MiB and of the cluster size of its lvstores. It never shrinks.
+	// What it offers is CapacityBytes.
 	SizeBytes int64 `json:"sizeBytes"`
 	// GrowingFrom is what everything of the volume surely has while it is being grown to SizeBytes; 0 when that is done.
 	GrowingFrom int64      `json:"growingFrom,omitempty"`

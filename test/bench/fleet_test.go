@@ -59,7 +59,7 @@ func newFleet(b *testing.B) *fleet {
 	must(b, err)
 	b.Cleanup(f.machine.Close)
 	f.server, err = node.New(node.Options{
-		Name: user, Store: f.Store, Cluster: f.Cluster.Cluster, Fabrics: f.machine, FileSystems: f.machine, Mounts: f.machine,
+		Name: user, Store: f.Store, Cluster: f.Cluster.Cluster, Fabrics: f.machine, FileSystems: f.machine, Encryption: f.machine, Mounts: f.machine,
 		StateDir: filepath.Join(f.Dir, "state"), Clock: clock.RealClock{},
 	})
 	must(b, err)

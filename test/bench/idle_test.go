@@ -59,7 +59,7 @@ func runLone(dir string) error {
 	mounter := mounts.New(mounts.Options{})
 	server, err := node.New(node.Options{
 		Name: user, Store: store, Cluster: cluster, Fabrics: nvmeof.New(nvmeof.Options{SysRoot: filepath.Join(dir, "sys"), DevRoot: filepath.Join(dir, "dev")}),
-		FileSystems: mounter, Mounts: mounter, StateDir: filepath.Join(dir, "state"), Clock: clock.RealClock{},
+		FileSystems: mounter, Encryption: mounter, Mounts: mounter, StateDir: filepath.Join(dir, "state"), Clock: clock.RealClock{},
 	})
 	if err != nil {
 		return err

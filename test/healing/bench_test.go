@@ -90,7 +90,7 @@ func (b *bench) startNode() {
 	b.t.Helper()
 	var err error
 	b.node, err = node.New(node.Options{
-		Name: host, Store: b.store, Cluster: b.Cluster.Cluster, Fabrics: b.machine, FileSystems: b.machine, Mounts: b.machine,
+		Name: host, Store: b.store, Cluster: b.Cluster.Cluster, Fabrics: b.machine, FileSystems: b.machine, Encryption: b.machine, Mounts: b.machine,
 		StateDir: filepath.Join(b.Dir, "state"), Clock: clock.RealClock{},
 	})
 	b.must(err)

@@ -71,7 +71,7 @@ func (b *bubble) start() {
 	}))
 	var err error
 	b.node, err = node.New(node.Options{
-		Name: host, Store: b.Store, Cluster: b.Cluster.Cluster, Fabrics: b.machine, FileSystems: b.machine, Mounts: b.machine,
+		Name: host, Store: b.Store, Cluster: b.Cluster.Cluster, Fabrics: b.machine, FileSystems: b.machine, Encryption: b.machine, Mounts: b.machine,
 		StateDir: filepath.Join(b.Dir, "state"), Clock: clock.RealClock{},
 	})
 	b.must(err)

@@ -213,7 +213,7 @@ func (h *host) start() {
 	var err error
 	h.Server, err = node.New(node.Options{
 		Name: h.name, Store: storeFor{h.w.store, h.process}, Cluster: h.w.clusterFor(h.process),
-		Fabrics: h.machine, FileSystems: h.machine, Mounts: h.machine,
+		Fabrics: h.machine, FileSystems: h.machine, Encryption: h.machine, Mounts: h.machine,
 		StateDir: filepath.Join(h.w.dir, h.name, "state"), Clock: clock.RealClock{},
 	})
 	h.w.must(err)

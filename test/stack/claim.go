@@ -26,6 +26,8 @@ type ClaimSpec struct {
 	Parameters map[string]string
 	// Content is what it is made of; nil is nothing.
 	Content *csi.VolumeContentSource
+	// Secrets go with the calls of the node service that take some.
+	Secrets map[string]string
 	// Retry makes failed calls again, as a CO does, until the context ends.
 	Retry bool
 }
@@ -36,6 +38,8 @@ type Claim struct {
 	ID string
 	// Pod is where it is published: a directory, or the file of a raw block volume.
 	Pod string
+	// Secrets are the spec's; they may be changed between calls.
+	Secrets map[string]string
 
 	stack      *Stack
 	spec       ClaimSpec
@@ -51,7 +55,7 @@ func (s *Stack) Claim(ctx context.Context, spec ClaimSpec) (*Claim, error) {
 	if spec.Name == "" {
 		spec.Name = unique("claim")
 	}
-	c := &Claim{stack: s, spec: spec, capability: &csi.VolumeCapability{
+	c := &Claim{Secrets: spec.Secrets, stack: s, spec: spec, capability: &csi.VolumeCapability{
 		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
 	}}
 	if spec.FSType == "" {
@@ -123,7 +127,7 @@ func (c *Claim) Publish(ctx context.Context) error {
 		return err
 	}
 	err = c.Do(ctx, "NodeStageVolume", func(ctx context.Context) error {
-		_, err := c.stack.Node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{VolumeId: c.ID, StagingTargetPath: c.staging, VolumeCapability: c.capability})
+		_, err := c.stack.Node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{VolumeId: c.ID, StagingTargetPath: c.staging, VolumeCapability: c.capability, Secrets: c.Secrets})
 		return err
 	})
 	if err != nil {
@@ -168,7 +172,7 @@ func (c *Claim) Expand(ctx context.Context, bytes int64, online bool) error {
 		return err
 	}
 	return c.Do(ctx, "NodeExpandVolume", func(ctx context.Context) error {
-		_, err := c.stack.Node.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{VolumeId: c.ID, VolumePath: c.Pod, StagingTargetPath: c.staging, CapacityRange: size, VolumeCapability: c.capability})
+		_, err := c.stack.Node.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{VolumeId: c.ID, VolumePath: c.Pod, StagingTargetPath: c.staging, CapacityRange: size, VolumeCapability: c.capability, Secrets: c.Secrets})
 		return err
 	})
 }

@@ -92,7 +92,7 @@ func (s *Stack) startServices(ctx context.Context) error {
 		return err
 	}
 	nodeService, err := node.New(node.Options{
-		Name: NodeName, Store: store, Cluster: cluster, Fabrics: machine, FileSystems: machine, Mounts: machine, StateDir: s.path("state"), Clock: clock.RealClock{},
+		Name: NodeName, Store: store, Cluster: cluster, Fabrics: machine, FileSystems: machine, Encryption: machine, Mounts: machine, StateDir: s.path("state"), Clock: clock.RealClock{},
 	})
 	if err != nil {
 		return err

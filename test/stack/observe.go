@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -120,6 +121,43 @@ func (s *Stack) CompareReplicas(ctx context.Context, v *volume.Volume) (differin
 		}
 	}
 	return differing, nil
+}
+
+// ReplicasWith reads the in-sync replicas of a volume that runs nowhere, each through an export of its own, and returns how many of them
+// hold the pattern anywhere, and how many there are.
+func (s *Stack) ReplicasWith(ctx context.Context, v *volume.Volume, pattern []byte) (with, all int, err error) {
+	for _, replica := range v.InState(volume.ReplicaInSync) {
+		found, err := s.replicaHolds(ctx, v, replica, pattern)
+		if err != nil {
+			return with, all, fmt.Errorf("read replica %s on %s: %w", replica.ID, replica.Node, err)
+		}
+		all++
+		if found {
+			with++
+		}
+	}
+	return with, all, nil
+}
+
+func (s *Stack) replicaHolds(ctx context.Context, v *volume.Volume, replica volume.Replica, pattern []byte) (bool, error) {
+	r, err := s.openReplica(ctx, v, replica)
+	if err != nil {
+		return false, err
+	}
+	defer r.close()
+	kept := len(pattern) - 1 // of the chunk before, so that a pattern on the edge is found
+	buffer := make([]byte, kept+chunk)
+	for off := int64(0); off < v.SizeBytes; off += chunk {
+		n := min(chunk, v.SizeBytes-off)
+		if err := r.Read(ctx, 1, buffer[kept:kept+int(n)], off); err != nil {
+			return false, err
+		}
+		if bytes.Contains(buffer[:kept+int(n)], pattern) {
+			return true, nil
+		}
+		copy(buffer, buffer[n:kept+int(n)])
+	}
+	return false, nil
 }
 
 // reader reads one replica.

@@ -18,6 +18,7 @@ var wantedModules = []string{
 	"nvme_core", "nvme_fabrics", "nvme_tcp",
 	"crc32c_intel", "ext4", "xfs", "loop", "overlay",
 	"sch_netem",
+	"dm_crypt", "ecb", "xts", "aesni_intel", "algif_skcipher",
 }
 
 // moduleSet is the modules of one kernel package.

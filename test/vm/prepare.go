@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -22,7 +23,7 @@ const (
 )
 
 // toolPackages hold programs; libraries come with their dependencies.
-var toolPackages = []string{"e2fsprogs", "xfsprogs", "util-linux", "mount", "busybox-static"}
+var toolPackages = []string{"e2fsprogs", "xfsprogs", "util-linux", "mount", "cryptsetup-bin", "dmsetup", "busybox-static"}
 
 // scripting are the dependencies of programs that the guest does not have.
 var scripting = regexp.MustCompile(`^(lib)?(perl|python|icu|debconf|cdebconf|install-info|dpkg|sqlite)`)
@@ -92,7 +93,13 @@ func (p preparation) say(format string, args ...any) { fmt.Fprintf(p.log, format
 func (p preparation) packagesDir() string { return filepath.Join(p.cache, "packages") }
 func (p preparation) rootDir() string     { return filepath.Join(p.cache, "root") }
 func kernelFile(cache string) string      { return filepath.Join(cache, "vmlinuz") }
-func imageFile(cache string) string       { return filepath.Join(cache, "base.cpio") }
+
+// imageFile is named by what is in the image, so that one that was prepared with
+// less is not taken for it.
+func imageFile(cache string) string {
+	content := fmt.Sprint(toolPackages, programs, dynamicLibraries, wantedModules)
+	return filepath.Join(cache, fmt.Sprintf("base-%08x.cpio", crc32.ChecksumIEEE([]byte(content))))
+}
 
 func (p preparation) done() bool {
 	for _, f := range []string{kernelFile(p.cache), imageFile(p.cache)} {

@@ -16,7 +16,12 @@ var programs = []string{
 	"blkid", "mount", "umount", "losetup", "findmnt", "blockdev", "fstrim",
 	"mke2fs", "mkfs.ext4", "e2fsck", "fsck.ext4", "resize2fs", "tune2fs", "dumpe2fs", "debugfs",
 	"mkfs.xfs", "xfs_growfs", "xfs_repair", "xfs_io", "xfs_db",
+	"cryptsetup", "dmsetup",
 }
+
+// dynamicLibraries are those that programs load while they run: ending a thread
+// takes libgcc, and cryptsetup's key derivation has threads.
+var dynamicLibraries = []string{"libgcc_s.so.1"}
 
 // userland collects programs and the shared libraries that they need from
 // unpacked packages.
@@ -155,6 +160,15 @@ func addUserland(root string, a *archive) error {
 	}
 	for _, p := range programs {
 		if err := u.program(p); err != nil {
+			return err
+		}
+	}
+	for _, lib := range dynamicLibraries {
+		path, err := u.library(lib)
+		if err != nil {
+			return err
+		}
+		if err := u.binary("/lib/x86_64-linux-gnu/"+lib, path); err != nil {
 			return err
 		}
 	}

@@ -89,7 +89,7 @@ func (l *lab) start(ctx context.Context, volumeBytes int64) error {
 		return err
 	}
 	nodeService, err := node.New(node.Options{
-		Name: host, Store: l.store, Cluster: cluster, Fabrics: l.machine, FileSystems: l.machine, Mounts: l.machine, StateDir: l.path("state"),
+		Name: host, Store: l.store, Cluster: cluster, Fabrics: l.machine, FileSystems: l.machine, Encryption: l.machine, Mounts: l.machine, StateDir: l.path("state"),
 		Clock: clock.RealClock{},
 	})
 	if err != nil {

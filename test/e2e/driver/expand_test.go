@@ -38,7 +38,7 @@ func (s *suite) bytes(t *testing.T, command string) int64 {
 // the size that it was made for.
 func (c *claim) wantRoom(bytes int64) {
 	c.t.Helper()
-	blocks := c.s.bytes(c.t, "df -k "+c.Pod+" | tail -1 | awk '{print $2}'")
+	blocks := c.s.bytes(c.t, "df -kP "+c.Pod+" | tail -1 | awk '{print $2}'")
 	if kib := bytes >> 10; blocks > kib || blocks < kib-kib/5 {
 		c.t.Errorf("the file system has %d KiB of %d", blocks, kib)
 	}
