@@ -23,7 +23,7 @@ func (w *watcher) reach(ctx context.Context) {
 	due := now.Sub(w.reachedAt) >= reachInterval
 	all := make([]*watchedVolume, 0, len(w.watched))
 	if due {
-		w.reachedAt = now
+		w.reachedAt, w.pathStates = now, nil
 		for _, wv := range w.watched {
 			all = append(all, wv)
 		}
@@ -51,14 +51,11 @@ func (w *watcher) reach(ctx context.Context) {
 			w.beginWish(ctx, wv)
 		}
 		wv.mu.Lock()
-		wv.noteHeld(now)
+		if last := wv.last; wv.noteWaiting(now, last != nil && live[[2]string{last.NQN(), w.address(last.Assembly.RaidHost)}]) {
+			w.observer.PathReconnected()
+		}
 		switch v := wv.record; {
-		case v == nil || v.Assembly.Held:
-			wv.unreachedSince = time.Time{}
-		case live[[2]string{v.NQN(), w.address(v.Assembly.RaidHost)}]:
-			if !wv.unreachedSince.IsZero() {
-				w.observer.PathReconnected()
-			}
+		case v == nil || v.Assembly.Held || live[[2]string{v.NQN(), w.address(v.Assembly.RaidHost)}]:
 			wv.unreachedSince = time.Time{}
 		case wv.unreachedSince.IsZero():
 			wv.unreachedSince = now

@@ -66,10 +66,10 @@ func (w *watcher) statusOf(wv *watchedVolume, sight condition.Sight) VolumeStatu
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
 	status := VolumeStatus{ID: wv.id, Guest: wv.guest != nil, Failovers: wv.failovers}
-	if wv.record == nil || wv.record.Assembly == nil {
+	if wv.last == nil {
 		return status
 	}
-	v := wv.record.Clone()
+	v := wv.last.Clone()
 	status.Record, status.Condition = v, condition.Assess(v, sight)
 	for _, id := range v.Assembly.Legs {
 		if r := v.Replica(id); r != nil {
@@ -78,12 +78,8 @@ func (w *watcher) statusOf(wv *watchedVolume, sight condition.Sight) VolumeStatu
 		}
 	}
 	status.WithoutStandby = v.WantsStandby() && (v.Standby == nil || wv.ready != v.Standby.Number)
-	since := wv.unreachedSince
-	if since.IsZero() {
-		since = wv.heldSince
-	}
-	if !since.IsZero() {
-		status.Waiting = w.clock.Since(since)
+	if !wv.waitsSince.IsZero() {
+		status.Waiting = w.clock.Since(wv.waitsSince)
 	}
 	return status
 }

@@ -88,6 +88,8 @@ type watchedVolume struct {
 	mu     sync.Mutex
 	record *volume.Volume
 	readAt time.Time
+	// last is the record as it was when it was last known and ours: record is nil whenever it is to be read again, as while a volume can't be mended.
+	last   *volume.Volume
 	memory map[string]volume.Steady
 	// switching: the raid host is being left, so that nothing is concluded from it any more.
 	switching bool
@@ -114,8 +116,10 @@ type watchedVolume struct {
 	guest *volume.Volume
 	// seenOff is the number of the assembly that all guests had left while its legs were surely good.
 	seenOff uint32
-	// heldSince is since when a switch has held I/O, to an interval of the sweeps of paths; zero if none does.
-	heldSince time.Time
+	// waitsSince is since when I/O waits, to an interval of the sweeps of paths; zero if it doesn't. Whatever the reason, it isn't excused.
+	waitsSince time.Time
+	// cutFrom is the number of the assembly to which the path was down when paths were last looked at; 0 is none.
+	cutFrom uint32
 
 	// departing is why the raid host is being left; failovers counts how often one was, since the volume was staged or this process began.
 	departing departure
@@ -291,12 +295,15 @@ func (w *watcher) refresh(ctx context.Context, wv *watchedVolume) (*volume.Volum
 	}
 	if v := wv.record; v == nil || v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Stopping {
 		wv.record, wv.guest = nil, nil // ours soon, or no longer: read it again
+		if v != nil || err == nil {
+			wv.last = nil
+		}
 		if v != nil && v.Owner != "" && v.Owner != w.server.name {
 			wv.guest = v
 		}
 		return nil, err
 	}
-	wv.guest = nil
+	wv.guest, wv.last = nil, wv.record
 	return wv.record, err
 }
 

@@ -73,7 +73,7 @@ func newBench(t *testing.T) *bench {
 	b.must(err)
 	b.controlling.registry.MustRegister(metrics.Swept{Server: b.controller})
 	b.node, err = node.New(node.Options{
-		Name: host, Store: b.Store, Cluster: b.Cluster.Cluster, Fabrics: b.machine, FileSystems: b.machine, Mounts: b.machine,
+		Name: host, Store: b.Store, Cluster: b.Cluster.Cluster, Fabrics: b.machine, FileSystems: b.machine, Encryption: b.machine, Mounts: b.machine,
 		StateDir: filepath.Join(b.Dir, "state"), Clock: clock.RealClock{}, Observer: metrics.NewNode(b.using.registry),
 	})
 	b.must(err)
@@ -128,13 +128,20 @@ var rawBlock = &csi.VolumeCapability{
 // use makes a volume of three replicas and stages it.
 func (b *bench) use(name string) (id string) {
 	b.t.Helper()
+	id = b.stage(name, "3")
+	b.awaitWhole(id)
+	return id
+}
+
+// stage makes a volume of so many replicas and stages it.
+func (b *bench) stage(name, replicas string) (id string) {
+	b.t.Helper()
 	id = call(b, b.controlling, "CreateVolume", b.controller.CreateVolume, &csi.CreateVolumeRequest{
 		Name: name, VolumeCapabilities: []*csi.VolumeCapability{rawBlock}, CapacityRange: &csi.CapacityRange{RequiredBytes: 8 << 20},
-		Parameters: map[string]string{volume.ParamReplicaStallBudget: "10s", volume.ParamReplaceAfter: "3s"},
+		Parameters: map[string]string{volume.ParamReplicas: replicas, volume.ParamReplicaStallBudget: "10s", volume.ParamReplaceAfter: "3s"},
 	}).GetVolume().GetVolumeId()
 	call(b, b.controlling, "ControllerPublishVolume", b.controller.ControllerPublishVolume, &csi.ControllerPublishVolumeRequest{VolumeId: id, NodeId: host, VolumeCapability: rawBlock})
 	call(b, b.using, "NodeStageVolume", b.node.NodeStageVolume, &csi.NodeStageVolumeRequest{VolumeId: id, StagingTargetPath: filepath.Join(b.Dir, "staging"), VolumeCapability: rawBlock})
-	b.awaitWhole(id)
 	return id
 }
 

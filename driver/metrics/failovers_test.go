@@ -72,3 +72,35 @@ func TestFailoversAreCountedByTheirCause(t *testing.T) {
 		})
 	}
 }
+
+// A volume without a standby: its raid host is away for a while, and so I/O waits.
+func TestIOThatWaitsIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		id := b.stage("pvc-1", "1")
+		raidHost := b.Record(id).Assembly.RaidHost
+		waiting := `holdfast_staged_volume_io_waiting_seconds{volume="pvc-1",volume_id="` + id + `"}`
+		b.await("the path is up", func() bool {
+			return b.sample(b.using, waiting) == "0" && b.sample(b.using, `holdfast_paths{state="live"}`) == "1"
+		})
+		b.Sim(raidHost).Kill()
+		b.await("I/O waits for ten seconds", func() bool {
+			seconds, err := strconv.ParseFloat(b.sample(b.using, waiting), 64)
+			return err == nil && seconds >= 10
+		})
+		families, _ := b.scrape(b.using)
+		b.want(families, map[string]string{
+			`holdfast_staged_volumes{condition="waiting"}`: "1",
+			goodReplicasOf(id): "0",
+			`holdfast_spdk_node_up{spdk_node="` + raidHost + `"}`: "0",
+			`holdfast_path_reconnects_total`:                      "0",
+		})
+		b.must(b.Sim(raidHost).Restart())
+		b.await("the path is up again", func() bool {
+			return b.sample(b.using, "holdfast_path_reconnects_total") == "1" && b.sample(b.using, waiting) == "0"
+		})
+		b.await("its replica is good", func() bool { return b.sample(b.using, goodReplicasOf(id)) == "1" })
+		families, _ = b.scrape(b.using)
+		b.want(families, map[string]string{`holdfast_failovers_total{cause="killed"}`: "1", `holdfast_failover_duration_seconds_count{cause="killed"}`: "1"})
+	})
+}
