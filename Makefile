@@ -2,6 +2,7 @@
 
 SHELL := /bin/bash
 GOLANGCI_LINT_VERSION := v2.15.0
+CONTROLLER_GEN_VERSION := v0.23.0
 BIN := $(CURDIR)/bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/holdfast-csi/holdfast/driver.Version=$(VERSION)
@@ -10,7 +11,7 @@ LDFLAGS := -s -w -X github.com/holdfast-csi/holdfast/driver.Version=$(VERSION)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build the static binaries into bin/
@@ -24,6 +25,15 @@ demo: ## Show a replicated volume on three simulated SPDK nodes; needs neither r
 .PHONY: test
 test: ## Run all tests that need no root and no VM
 	go test -race -short -count=1 ./...
+
+.PHONY: chart
+chart: ## Test the Helm chart, the manifests and the examples in deploy/
+	cd test/chart && go test -count=1 ./...
+
+.PHONY: manifests
+manifests: ## Copy the CRDs into the chart and render deploy/manifests and the golden files from it
+	mkdir -p deploy/chart/holdfast/crds && cp deploy/crds/*.yaml deploy/chart/holdfast/crds/
+	cd test/chart && go test -count=1 -run 'Golden|Manifests' . -update
 
 .PHONY: healing
 healing: ## Run failover and healing under every fault, 50 deleted replicas and 20 killed raid hosts in simulated time
@@ -56,6 +66,24 @@ image: ## Build and try the container image from what this machine's package sou
 bench: ## Measure; docs/performance.md has the figures
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/bench/...
 
+.PHONY: kube-binaries
+kube-binaries: ## Build etcd, kube-apiserver and kubectl from their Go modules into .cache/kubernetes (once, a quarter of an hour)
+	test/kubernetes/binaries/build
+
+.PHONY: kubernetes
+kubernetes: ## Test against a real API server and etcd (make kube-binaries first)
+	go test -race -count=1 -timeout 20m -v ./test/kubernetes
+
+.PHONY: generate
+generate: $(BIN)/controller-gen-$(CONTROLLER_GEN_VERSION) ## Generate the CRDs, the copying of their Go types, and the manifests
+	$(BIN)/controller-gen-$(CONTROLLER_GEN_VERSION) object paths=./spdk/volume/stores/kube/v1alpha1
+	$(BIN)/controller-gen-$(CONTROLLER_GEN_VERSION) crd paths=./spdk/volume/stores/kube/v1alpha1 output:crd:dir=deploy/crds
+	$(MAKE) manifests
+
+$(BIN)/controller-gen-$(CONTROLLER_GEN_VERSION):
+	GOBIN=$(BIN) GOFLAGS= go install sigs.k8s.io/controller-tools/cmd/controller-gen@$(CONTROLLER_GEN_VERSION)
+	mv $(BIN)/controller-gen $@
+
 .PHONY: lint
 lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Run the linters
 	$(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) run --timeout 15m ./...
@@ -65,9 +93,11 @@ $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION):
 	mv $(BIN)/golangci-lint $@
 
 .PHONY: verify
-verify: lint ## Lint, vet, formatting and tidiness of go.mod
+verify: lint generate ## Lint, vet, formatting, tidiness of go.mod, and that what is generated is up to date
+	@git diff --exit-code -- deploy test/chart/testdata spdk/volume/stores/kube/v1alpha1 || { echo 'commit what make generate has made'; exit 1; }
 	go vet ./...
 	go vet -tags e2e ./test/...
+	cd test/chart && go vet ./... && $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION) run --timeout 15m ./...
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
 	go mod tidy -diff
 

@@ -11,7 +11,7 @@ import (
 // that hold their budgets. Of volumes that may be used from their replicas' zones only it counts those that have a replica in a zone, if
 // one is given.
 func (s *Server) capacity(ctx context.Context, p volume.Parameters, zone string) (largest, total int64, err error) {
-	pools, down := s.inventory.pools(ctx, p)
+	pools, _, down := s.open(ctx, p)
 	if len(pools) == 0 && down != nil {
 		return 0, 0, down
 	}

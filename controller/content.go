@@ -212,12 +212,12 @@ func (s *Server) placeContent(ctx context.Context, v *volume.Volume, sn *volume.
 	for _, r := range sn.InState(volume.SnapshotTaken) {
 		lvols[place{r.Node, r.LvStore}] = sn.LvolName(r)
 	}
-	pools, down := s.inventory.pools(ctx, v.Parameters)
+	pools, _, down := s.open(ctx, v.Parameters)
 	if down != nil { // one call that failed is no reason to do without a replica, which then has to be rebuilt
 		for _, r := range sn.Replicas {
 			s.inventory.forget(r.Node)
 		}
-		pools, down = s.inventory.pools(ctx, v.Parameters)
+		pools, _, down = s.open(ctx, v.Parameters)
 	}
 	pools = allowedIn(pools, v.Parameters.Access, v.Near)
 	pools = slices.DeleteFunc(pools, func(p pool) bool { return lvols[place{p.node.Name, p.Name}] == "" })

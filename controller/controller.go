@@ -34,6 +34,7 @@ type Server struct {
 	sights    sights
 	swept     swept
 	observer  Observer
+	display   Display
 }
 
 // Options are what a Server is made of.
@@ -45,6 +46,8 @@ type Options struct {
 	ThinOvercommit float64
 	// Observer is told of what the controller does; nil is nobody.
 	Observer Observer
+	// Display shows people how things are; nil is none.
+	Display Display
 }
 
 // New returns a Server that knows what the store has on record. From then on it alone places replicas.
@@ -53,7 +56,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		store: o.Store, cluster: o.Cluster, converger: converge.New(o.Cluster), clock: o.Clock,
 		inventory: newInventory(o.Cluster, o.Clock), ledger: newLedger(o.ThinOvercommit),
 		carer:  carer{memory: map[string]map[string]volume.Steady{}, downSince: map[string]time.Time{}},
-		sights: sights{asking: make(chan struct{}, 1)}, swept: swept{at: o.Clock.Now()}, observer: unobserved{},
+		sights: sights{asking: make(chan struct{}, 1)}, display: o.Display, swept: swept{at: o.Clock.Now()}, observer: unobserved{},
 	}
 	if o.Observer != nil {
 		s.observer = o.Observer
@@ -225,7 +228,7 @@ func (s *Server) tidy(ctx context.Context, v *volume.Volume) (*volume.Volume, er
 	})
 }
 
-// SweepEvery sweeps until ctx ends, interval after interval, and not so often that reading the records becomes its main work.
+// SweepEvery sweeps, and shows how things are, until ctx ends, interval after interval, and not so often that reading the records becomes its main work.
 func (s *Server) SweepEvery(ctx context.Context, c clock.WithTicker, interval time.Duration) {
 	for {
 		begin := c.Now()
@@ -233,6 +236,9 @@ func (s *Server) SweepEvery(ctx context.Context, c clock.WithTicker, interval ti
 		s.observer.Swept(c.Since(begin), err)
 		if err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Info("Unfinished work is left", "err", err)
+		}
+		if err := s.show(ctx, sweepLimit); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Info("How things are can't be shown", "err", err)
 		}
 		timer := c.NewTimer(max(interval, c.Since(begin)))
 		select {

@@ -227,7 +227,7 @@ func (s *Server) makeReplicas(ctx context.Context, v *volume.Volume) (*volume.Vo
 		for _, r := range failed {
 			moved.SetReplicaState(r.ID, volume.ReplicaRemoving, s.clock.Now().UTC())
 		}
-		if placeErr := s.placeAgain(ctx, moved, avoid); errors.Is(placeErr, volume.ErrNodeDown) {
+		if placeErr := s.placeAgain(ctx, moved, avoid); errors.Is(placeErr, volume.ErrNodeDown) || errors.Is(placeErr, errCordonsUnknown) {
 			return nil, errors.Join(err, placeErr) // a node that comes back may have the room: the retry goes on from here
 		} else if placeErr != nil {
 			return nil, s.takeBack(ctx, v, errors.Join(placeErr, err))

@@ -155,14 +155,18 @@ type raidHost struct {
 	node string
 	// local: it is on the machine of the host.
 	local bool
-	raids int
+	// cordoned: it is taken only if there is no other.
+	cordoned bool
+	raids    int
 	// broken says why the volume's budgets don't hold with it; nil if they do.
 	broken error
 }
 
-// before says whether h goes before o: one with which the budgets hold, then one on the host's own machine, then fewer raids.
+// before says whether h goes before o: one that isn't cordoned, then one with which the budgets hold, then one on the host's own machine, then fewer raids.
 func (h raidHost) before(o raidHost) bool {
 	switch {
+	case h.cordoned != o.cordoned:
+		return o.cordoned
 	case (h.broken == nil) != (o.broken == nil):
 		return h.broken == nil
 	case h.local != o.local:

@@ -27,7 +27,7 @@ const sizeUnit = 4 << 20
 // A new volume goes only to nodes whose timeouts hold its budgets. A replica that is lost is replaced on another node rather than not
 // at all.
 func (s *Server) place(ctx context.Context, v *volume.Volume, avoid map[string]bool) error {
-	pools, down := s.inventory.pools(ctx, v.Parameters)
+	pools, cordoned, down := s.open(ctx, v.Parameters)
 	pools = allowedIn(pools, v.Parameters.Access, v.Near)
 	s.ledger.mu.Lock()
 	defer s.ledger.mu.Unlock()
@@ -36,7 +36,7 @@ func (s *Server) place(ctx context.Context, v *volume.Volume, avoid map[string]b
 		best, broken := c.best()
 		switch {
 		case best == nil:
-			return s.noPlace(v, pools, down)
+			return s.noPlace(v, pools, cordoned, down)
 		case broken != nil && v.Phase == volume.PhaseCreating:
 			return c.notHeld(down)
 		case broken != nil:
@@ -163,7 +163,7 @@ func (e *budgetError) Is(target error) bool { return target == volume.ErrPrecond
 func (e *budgetError) Unwrap() []error { return e.reasons }
 
 // noPlace says why there is no place. While nodes don't answer, nothing is known to be full.
-func (s *Server) noPlace(v *volume.Volume, pools []pool, down error) error {
+func (s *Server) noPlace(v *volume.Volume, pools []pool, cordoned []string, down error) error {
 	on := map[string]bool{}
 	for _, p := range pools {
 		on[p.node.Name] = true
@@ -174,10 +174,10 @@ func (s *Server) noPlace(v *volume.Volume, pools []pool, down error) error {
 		return fmt.Errorf("%s: not enough room on the %d nodes that answer: %w", what, len(on), down)
 	case len(on) < v.Parameters.Replicas:
 		return fmt.Errorf("%w: %s: only %d nodes match lvstore %q and nodeSelector %v%s; ask for fewer replicas or add nodes",
-			volume.ErrNoSpace, what, len(on), v.Parameters.LvStore, v.Parameters.NodeSelector, zonesAllowed(v))
+			volume.ErrNoSpace, what, len(on), v.Parameters.LvStore, v.Parameters.NodeSelector, zonesAllowed(v)+besides(cordoned))
 	}
-	return fmt.Errorf("%w: %s: too few of the %d matching nodes have that much left (each lvstore may be promised %g times its size); add space or ask for less",
-		volume.ErrNoSpace, what, len(on), s.ledger.overcommit)
+	return fmt.Errorf("%w: %s: too few of the %d matching nodes%s have that much left (each lvstore may be promised %g times its size); add space or ask for less",
+		volume.ErrNoSpace, what, len(on), besides(cordoned), s.ledger.overcommit)
 }
 
 // newReplicaID returns 8 random hexadecimal digits.

@@ -212,20 +212,34 @@ func (s *Server) observeTwice(ctx context.Context, v *volume.Volume) volume.Obse
 	return seen
 }
 
-// chooseRaidHost prefers nodes with which the volume's budgets hold. A volume is never refused for want of one.
-func (s *Server) chooseRaidHost(ctx context.Context, v *volume.Volume, legs []string, host string) (string, error) {
-	gone := func(node string) bool {
-		return slices.ContainsFunc(v.Retired, func(a volume.Assembly) bool { return a.RaidHost == node })
-	}
+// raidHosts are the nodes that may run a volume: that on the host's own machine, those that hold its legs and, where all of these are
+// cordoned, any other.
+func (s *Server) raidHosts(v *volume.Volume, legs []string, host string, cordoned []string) []*converge.Node {
 	nodes := slices.DeleteFunc(s.cluster.Nodes(), func(n *converge.Node) bool { return n.Host != host })
 	for _, id := range legs {
 		if node, err := s.cluster.Node(v.Replica(id).Node); err == nil {
 			nodes = append(nodes, node)
 		}
 	}
+	if !slices.ContainsFunc(nodes, func(n *converge.Node) bool { return !slices.Contains(cordoned, n.Name) }) {
+		nodes = append(nodes, slices.DeleteFunc(s.cluster.Nodes(), func(n *converge.Node) bool { return slices.Contains(cordoned, n.Name) })...)
+	}
+	return nodes
+}
+
+// chooseRaidHost prefers nodes that aren't cordoned, and of those the ones with which the volume's budgets hold. A volume is never refused
+// for want of one.
+func (s *Server) chooseRaidHost(ctx context.Context, v *volume.Volume, legs []string, host string) (string, error) {
+	gone := func(node string) bool {
+		return slices.ContainsFunc(v.Retired, func(a volume.Assembly) bool { return a.RaidHost == node })
+	}
+	cordoned, err := s.cordoned(ctx)
+	if err != nil {
+		return "", err
+	}
 	var best *raidHost
 	var errs []error
-	for _, node := range nodes {
+	for _, node := range s.raidHosts(v, legs, host, cordoned) {
 		if gone(node.Name) {
 			continue
 		}
@@ -234,16 +248,19 @@ func (s *Server) chooseRaidHost(ctx context.Context, v *volume.Volume, legs []st
 			errs = append(errs, fmt.Errorf("%w: %s: %w", volume.ErrNodeDown, node.Name, err))
 			continue
 		}
-		h := raidHost{node: node.Name, local: node.Host == host, raids: len(raids), broken: s.inventory.runs(ctx, v, node.Name, legs)}
+		h := raidHost{node: node.Name, local: node.Host == host, raids: len(raids), cordoned: slices.Contains(cordoned, node.Name), broken: s.inventory.runs(ctx, v, node.Name, legs)}
 		if best == nil || h.before(*best) {
 			best = &h
 		}
-		if best.local && best.broken == nil {
+		if best.local && best.broken == nil && !best.cordoned {
 			break
 		}
 	}
 	if best == nil {
 		return "", fmt.Errorf("%w: no SPDK node that holds a good replica can run the raid: %w", volume.ErrNodeDown, errors.Join(errs...))
+	}
+	if best.cordoned {
+		klog.FromContext(ctx).Info("Volume is published on a cordoned raid host: no other SPDK node can run it", "volumeID", v.ID, "raidHost", best.node)
 	}
 	if best.broken != nil {
 		klog.FromContext(ctx).Error(best.broken, "Volume is published although its budgets don't hold with its raid host", "volumeID", v.ID, "raidHost", best.node)

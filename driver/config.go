@@ -56,12 +56,15 @@ type TLSConfig struct {
 }
 
 // LoadConfig reads and checks a configuration file. The error names every fault, each with the line's place in the structure.
-func LoadConfig(path string) (*Config, error) {
+func LoadConfig(path string) (*Config, error) { return readConfig(path, true) }
+
+// readConfig reads a file that names the SPDK nodes, or one that must not.
+func readConfig(path string, withNodes bool) (*Config, error) {
 	body, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
-	c, err := ParseConfig(body)
+	c, err := parseConfig(body, withNodes)
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", path, err)
 	}
@@ -69,11 +72,23 @@ func LoadConfig(path string) (*Config, error) {
 }
 
 // ParseConfig reads and checks a configuration.
-func ParseConfig(body []byte) (*Config, error) {
+func ParseConfig(body []byte) (*Config, error) { return parseConfig(body, true) }
+
+func parseConfig(body []byte, withNodes bool) (*Config, error) {
 	c := &Config{ThinOvercommit: 1}
 	if err := yaml.UnmarshalStrict(body, c); err != nil {
 		return nil, err
 	}
+	if !withNodes {
+		if len(c.Nodes) > 0 {
+			return nil, errors.New("nodes: the SPDK nodes are those of the SPDKNode resources; take them out of the file, or say --spdk-nodes=file")
+		}
+		return c, nil
+	}
+	return c, c.check()
+}
+
+func (c *Config) check() error {
 	var errs []error
 	if len(c.Nodes) == 0 {
 		errs = append(errs, errors.New("nodes: name at least one SPDK node"))
@@ -95,7 +110,7 @@ func ParseConfig(body []byte) (*Config, error) {
 			taken[key] = at
 		}
 	}
-	return c, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 func (n NodeConfig) check(tls TLSConfig) []error {

@@ -33,14 +33,14 @@ func (w *watcher) keepStandby(ctx context.Context, wv *watchedVolume, v *volume.
 	case v.Standby == nil && (!wantsStandby(v) || v.GrowingFrom > 0): // of two that grow, one would be larger than the other for a while
 		return nil
 	case v.Standby == nil:
-		_, err := w.makeStandby(ctx, wv, v, "")
+		_, err := w.makeStandby(ctx, wv, v, "", false)
 		return err
 	case wantsStandby(v) && w.standbyLost(v): // a new one at once: the rebuild that comes first otherwise may wait for the same node
 		v, err := w.dropStandby(ctx, wv, v)
 		if err != nil || v.GrowingFrom > 0 {
 			return err
 		}
-		_, err = w.makeStandby(ctx, wv, v, "")
+		_, err = w.makeStandby(ctx, wv, v, "", false)
 		return err
 	case !wantsStandby(v) || stale(v):
 		_, err := w.dropStandby(ctx, wv, v)
@@ -98,9 +98,10 @@ func (w *watcher) dropStandby(ctx context.Context, wv *watchedVolume, v *volume.
 	})
 }
 
-// makeStandby puts a standby on record, on the node to, or on the best one if to is empty, and makes it ready.
-func (w *watcher) makeStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume, to string) (*volume.Volume, error) {
-	host, err := w.chooseStandby(ctx, v, to)
+// makeStandby puts a standby on record, on the node to, or on the best one if to is empty, and makes it ready. needed is for one that the
+// volume is about to switch to.
+func (w *watcher) makeStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume, to string, needed bool) (*volume.Volume, error) {
+	host, err := w.chooseStandby(ctx, v, to, needed)
 	if err != nil {
 		return nil, err
 	}
@@ -179,16 +180,24 @@ func (w *watcher) connectPath(ctx context.Context, v *volume.Volume, host string
 }
 
 // chooseStandby returns the node for a standby: the one asked for, else of those that answer one that holds an in-sync replica, the one
-// with the fewest raids; else any other.
-func (w *watcher) chooseStandby(ctx context.Context, v *volume.Volume, to string) (string, error) {
+// with the fewest raids; else any other; and a cordoned one only if it is needed and there is no other.
+func (w *watcher) chooseStandby(ctx context.Context, v *volume.Volume, to string, needed bool) (string, error) {
 	down := w.down()
+	cordoned, err := w.server.store.Cordoned(ctx)
+	if err != nil {
+		return "", err
+	}
 	may := func(node string) bool {
 		return node != v.Assembly.RaidHost && !v.IsRetiredOn(node) && !slices.Contains(down, node) && (to == "" || to == node)
 	}
-	var holders, others []string
+	var holders, others, last []string
 	for _, node := range w.server.cluster.Names() {
 		holds := slices.ContainsFunc(v.InState(volume.ReplicaInSync), func(r volume.Replica) bool { return r.Node == node })
 		switch {
+		case slices.Contains(cordoned, node):
+			if needed && may(node) {
+				last = append(last, node)
+			}
 		case may(node) && holds:
 			holders = append(holders, node)
 		case may(node):
@@ -196,7 +205,7 @@ func (w *watcher) chooseStandby(ctx context.Context, v *volume.Volume, to string
 		}
 	}
 	var errs []error
-	for _, candidates := range [][]string{holders, others} {
+	for _, candidates := range [][]string{holders, others, last} {
 		best, fewest := "", 0
 		for _, name := range candidates {
 			raids, err := w.raids(ctx, name)

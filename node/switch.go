@@ -97,7 +97,7 @@ func (w *watcher) readyStandby(ctx context.Context, wv *watchedVolume, v *volume
 	var err error
 	switch {
 	case wrong:
-		if _, err = w.chooseStandby(ctx, v, to); err != nil {
+		if _, err = w.chooseStandby(ctx, v, to, true); err != nil {
 			return nil, err
 		}
 		if v, err = w.dropStandby(ctx, wv, v); err != nil {
@@ -108,7 +108,7 @@ func (w *watcher) readyStandby(ctx context.Context, wv *watchedVolume, v *volume
 	case v.Standby != nil:
 		return w.finishStandby(ctx, wv, v)
 	}
-	return w.makeStandby(ctx, wv, v, to)
+	return w.makeStandby(ctx, wv, v, to, true)
 }
 
 // switching is a switch on its way.

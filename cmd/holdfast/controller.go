@@ -12,55 +12,79 @@ import (
 	"github.com/holdfast-csi/holdfast/controller"
 	"github.com/holdfast-csi/holdfast/driver"
 	"github.com/holdfast-csi/holdfast/driver/metrics"
+	"github.com/holdfast-csi/holdfast/spdk/volume/stores/kube/show"
 )
 
 // sweepInterval is how often the controller tries again what it had to leave unfinished, and looks after replicas that are lost.
 const sweepInterval = 5 * time.Second
 
 func controllerCommand() *cobra.Command {
-	var endpoint, config, store, serveStore, metricsAddress string
+	var o controllerOptions
 	cmd := &cobra.Command{
 		Use:   "controller",
 		Short: "Run the CSI controller service",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runController(cmd.Context(), endpoint, config, store, serveStore, metricsAddress)
+			return startController(cmd.Context(), o)
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&endpoint, "endpoint", "unix:///run/holdfast/controller.sock", "Unix socket to serve CSI on")
-	flags.StringVar(&config, "config", "/etc/holdfast/config.yaml", "configuration file")
-	flags.StringVar(&store, "store", "bolt:///var/lib/holdfast/volumes.db", "where the records are: bolt:///path, or unix:///path or tls://host:port of a served store")
-	flags.StringVar(&serveStore, "serve-store", "", "let node services use the store here: unix:///path or tls://host:port")
-	addMetricsAddress(cmd, &metricsAddress)
+	flags.StringVar(&o.endpoint, "endpoint", "unix:///run/holdfast/controller.sock", "Unix socket to serve CSI on")
+	addSource(flags, &o.Source, "bolt:///var/lib/holdfast/volumes.db", "where the records are: kube, bolt:///path, or unix:///path or tls://host:port of a served store")
+	flags.StringVar(&o.namespace, "leader-election-namespace", "", "namespace of the lease by which controllers with --store kube agree on one that acts; default is that of the pod")
+	flags.StringVar(&o.serveStore, "serve-store", "", "let node services use the store here: unix:///path or tls://host:port")
+	addMetricsAddress(cmd, &o.metrics)
 	return cmd
 }
 
-func runController(ctx context.Context, endpoint, configPath, storeAddress, serveStore, metricsAddress string) error {
-	config, err := driver.LoadConfig(configPath)
+type controllerOptions struct {
+	driver.Source
+	endpoint, serveStore, namespace, metrics string
+}
+
+// startController runs the controller, with records in Kubernetes when it is its turn: nothing but metrics is served before.
+func startController(ctx context.Context, o controllerOptions) error {
+	observed := newTelemetry()
+	o.Wrap = observed.spdk.Wrap
+	opened, err := o.Open(ctx)
 	if err != nil {
 		return err
 	}
-	observed := newTelemetry(config.TLS)
-	cluster, closeCluster, err := config.Cluster(observed.spdk.Wrap)
+	defer opened.Close()
+	observed.certificate(opened.Config.TLS)
+	run := func(ctx context.Context) error { return runController(ctx, o, opened, observed) }
+	if opened.Kube == nil {
+		return observed.serveBeside(ctx, o.metrics, opened.Store, run)
+	}
+	namespace, err := driver.LeaseNamespace(o.namespace)
 	if err != nil {
 		return err
 	}
-	defer closeCluster()
-	store, closeStore, err := config.OpenStore(storeAddress)
-	if err != nil {
-		return err
+	return observed.serveBeside(ctx, o.metrics, opened.Store, func(ctx context.Context) error { return driver.Lead(ctx, opened.Kube, namespace, run) })
+}
+
+func runController(ctx context.Context, o controllerOptions, opened *driver.Opened, observed *telemetry) error {
+	options := controller.Options{
+		Store: opened.Store, Cluster: opened.Cluster, Clock: clock.RealClock{}, ThinOvercommit: opened.Config.ThinOvercommit,
+		Observer: metrics.NewController(observed.registry),
 	}
-	defer closeStore()
-	server, err := controller.New(ctx, controller.Options{
-		Store: store, Cluster: cluster, Clock: clock.RealClock{}, ThinOvercommit: config.ThinOvercommit, Observer: metrics.NewController(observed.registry),
-	})
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if opened.Kube != nil {
+		display, err := show.New(ctx, opened.Kube, opened.Records.Client())
+		if err != nil {
+			return err
+		}
+		defer display.Close()
+		options.Display = display
+	}
+	server, err := controller.New(ctx, options)
 	if err != nil {
 		return err
 	}
 	observed.registry.MustRegister(metrics.Swept{Server: server})
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
 	wg.Go(func() { server.SweepEvery(ctx, clock.RealClock{}, sweepInterval) })
 	ended := make(chan error, 2)
 	begin := func(run func() error) {
@@ -69,13 +93,11 @@ func runController(ctx context.Context, endpoint, configPath, storeAddress, serv
 			ended <- run()
 		})
 	}
-	if serveStore != "" {
-		begin(func() error { return config.ServeStore(ctx, serveStore, store) })
+	begin(func() error { return opened.WatchNodes(ctx, clock.RealClock{}) })
+	if o.serveStore != "" {
+		begin(func() error { return opened.Config.ServeStore(ctx, o.serveStore, opened.Store) })
 	}
-	if metricsAddress != "" {
-		begin(func() error { return observed.serve(ctx, metricsAddress, store) })
-	}
-	err = driver.Serve(ctx, endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Controller: server, Observe: observed.csi.Observe})
+	err = driver.Serve(ctx, o.endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Controller: server, Observe: observed.csi.Observe})
 	cancel()
 	wg.Wait()
 	close(ended)

@@ -39,7 +39,7 @@ func root() *cobra.Command {
 	klog.InitFlags(logging)
 	cmd.PersistentFlags().AddGoFlag(logging.Lookup("v"))
 	cmd.AddCommand(controllerCommand(), withSPDKNodeCommands(nodeCommand()), gatewayCommand(), timeoutsCommand(), spdkConfigCommand(), demoCommand(), versionCommand())
-	cmd.AddCommand(volumeCommand(), snapshotCommand())
+	cmd.AddCommand(volumeCommand(), snapshotCommand(), probeCommand())
 	return cmd
 }
 

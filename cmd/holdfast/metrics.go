@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -22,22 +23,38 @@ func addMetricsAddress(cmd *cobra.Command, address *string) {
 	cmd.Flags().StringVar(address, "metrics-address", "", "host:port to serve /metrics, /healthz and /readyz on, to whoever reaches it, such as 127.0.0.1:9090; default is not to")
 }
 
-func newTelemetry(tls driver.TLSConfig) *telemetry {
+func newTelemetry() *telemetry {
 	registry := metrics.New(driver.Version)
-	if tls.Cert != "" {
-		registry.MustRegister(metrics.Certificate{File: tls.Cert})
-	}
 	return &telemetry{registry: registry, csi: metrics.NewCSI(registry), spdk: metrics.NewSPDK(registry)}
 }
 
-// serve serves the metrics until ctx ends. The process is ready as long as the store answers.
-func (t *telemetry) serve(ctx context.Context, address string, store volume.Store) error {
+// certificate has the end of the process' certificate told, if it has one.
+func (t *telemetry) certificate(tls driver.TLSConfig) {
+	if tls.Cert != "" {
+		t.registry.MustRegister(metrics.Certificate{File: tls.Cert})
+	}
+}
+
+// serveBeside serves the metrics beside run, unless the address is empty; either ends the other. The process is ready as long as the store answers.
+func (t *telemetry) serveBeside(ctx context.Context, address string, store volume.Store, run func(context.Context) error) error {
+	if address == "" {
+		return run(ctx)
+	}
 	listener, err := metrics.Listen(ctx, address)
 	if err != nil {
 		return err
 	}
-	return metrics.Serve(ctx, listener, metrics.Handler(t.registry, func(ctx context.Context) error {
-		_, err := store.List(ctx, "", 1)
-		return err
-	}))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	served := make(chan error, 1)
+	go func() {
+		defer cancel()
+		served <- metrics.Serve(ctx, listener, metrics.Handler(t.registry, func(ctx context.Context) error {
+			_, err := store.List(ctx, "", 1)
+			return err
+		}))
+	}()
+	err = run(ctx)
+	cancel()
+	return errors.Join(err, <-served)
 }

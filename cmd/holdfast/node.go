@@ -29,9 +29,10 @@ const closeTimeout = 10 * time.Second
 const defaultMaxVolumes = 256
 
 type nodeOptions struct {
-	name, zone, endpoint, config, store, stateDir, machineID, metrics string
-	maxVolumes                                                        int64
-	keySlotMiB                                                        int
+	driver.Source
+	name, zone, endpoint, stateDir, machineID, metrics string
+	maxVolumes                                         int64
+	keySlotMiB                                         int
 }
 
 func nodeCommand() *cobra.Command {
@@ -46,13 +47,12 @@ func nodeCommand() *cobra.Command {
 	flags.StringVar(&o.name, "node-id", "", "name of this machine, unique in the cluster (required)")
 	flags.StringVar(&o.zone, "zone", "", "failure domain of this machine; default is that of the SPDK node on it, if there is one")
 	flags.StringVar(&o.endpoint, "endpoint", "unix:///run/holdfast/node.sock", "Unix socket to serve CSI on")
-	flags.StringVar(&o.config, "config", "/etc/holdfast/config.yaml", "configuration file")
-	flags.StringVar(&o.store, "store", "", "where the records are: unix:///path or tls://host:port of a served store, or bolt:///path (required)")
+	addSource(flags, &o.Source, "", "where the records are: kube, unix:///path or tls://host:port of a served store, or bolt:///path (required)")
 	flags.StringVar(&o.stateDir, "state-dir", "/var/lib/holdfast/node", "directory for what this node has attached")
 	flags.StringVar(&o.machineID, "machine-id-file", "/etc/machine-id", "file that tells this machine from others of the same name")
 	flags.Int64Var(&o.maxVolumes, "max-volumes-per-node", defaultMaxVolumes, "how many volumes may be published to this machine; 0 is no limit")
-	addMetricsAddress(cmd, &o.metrics)
 	flags.IntVar(&o.keySlotMiB, "key-slot-memory", mount.DefaultKeySlotMiB, "memory in MiB that it takes to try a passphrase of a volume that is encrypted here, 1 to 1024; less only for passphrases that were generated at random")
+	addMetricsAddress(cmd, &o.metrics)
 	for _, required := range []string{"node-id", "store"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {
 			panic(err) // the flag was defined above
@@ -65,34 +65,28 @@ func runNode(ctx context.Context, o nodeOptions) error {
 	if o.keySlotMiB < 1 || o.keySlotMiB > 1024 {
 		return fmt.Errorf("--key-slot-memory %d: give 1 to 1024 MiB", o.keySlotMiB)
 	}
-	config, err := driver.LoadConfig(o.config)
+	observed := newTelemetry()
+	o.Owner, o.Wrap = o.name, observed.spdk.Wrap
+	opened, err := o.Open(ctx)
 	if err != nil {
 		return err
 	}
-	observed := newTelemetry(config.TLS)
-	cluster, closeCluster, err := config.Cluster(observed.spdk.Wrap)
-	if err != nil {
-		return err
-	}
-	defer closeCluster()
-	store, closeStore, err := config.OpenStore(o.store)
-	if err != nil {
-		return err
-	}
-	defer closeStore()
+	defer opened.Close()
+	observed.certificate(opened.Config.TLS)
+	store := opened.Store
 	if err := register(ctx, store, o.name, o.machineID); err != nil {
 		return err
 	}
 	host, mounter := nvmeof.New(nvmeof.Options{}), mount.New(mount.Options{KeySlotMiB: o.keySlotMiB})
 	server, err := node.New(node.Options{
-		Name: o.name, Zone: cmp.Or(o.zone, config.ZoneOf(o.name)), Store: store, Cluster: cluster, Fabrics: host, FileSystems: mounter, Encryption: mounter, Mounts: mounter,
+		Name: o.name, Zone: cmp.Or(o.zone, opened.Config.ZoneOf(o.name)), Store: store, Cluster: opened.Cluster, Fabrics: host, FileSystems: mounter, Encryption: mounter, Mounts: mounter,
 		StateDir: o.stateDir, Clock: clock.RealClock{}, MaxVolumes: o.maxVolumes, Observer: metrics.NewNode(observed.registry),
 	})
 	if err != nil {
 		return err
 	}
 	observed.registry.MustRegister(metrics.Staged{Server: server})
-	err = serveNode(ctx, o, server, store, observed)
+	err = observed.serveBeside(ctx, o.metrics, store, func(ctx context.Context) error { return serveNode(ctx, o.endpoint, server, opened, observed) })
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	for _, closer := range []func(context.Context) error{mounter.Close, host.Close} {
@@ -103,25 +97,20 @@ func runNode(ctx context.Context, o nodeOptions) error {
 	return err
 }
 
-// serveNode serves CSI and the metrics and watches the staged volumes until ctx, or one of them, ends.
-func serveNode(ctx context.Context, o nodeOptions, server *node.Server, store volume.Store, observed *telemetry) error {
+// serveNode serves CSI and watches the staged volumes and the SPDK nodes until ctx ends, or one of them.
+func serveNode(ctx context.Context, endpoint string, server *node.Server, opened *driver.Opened, observed *telemetry) error {
 	watching, stopWatching := context.WithCancel(ctx)
-	watched := make(chan error, 1)
+	watched, changed := make(chan error, 1), make(chan error, 1)
 	go func() { watched <- server.Watch(watching) }()
 	serving, stopServing := context.WithCancel(ctx)
-	scraped := make(chan error, 1)
-	if o.metrics == "" {
-		scraped <- nil
-	} else {
-		go func() {
-			defer stopServing()
-			scraped <- observed.serve(serving, o.metrics, store)
-		}()
-	}
-	err := driver.Serve(serving, o.endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Node: server, Observe: observed.csi.Observe})
+	go func() {
+		defer stopServing()
+		changed <- opened.WatchNodes(serving, clock.RealClock{})
+	}()
+	err := driver.Serve(serving, endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Node: server, Observe: observed.csi.Observe})
 	stopServing()
 	stopWatching()
-	return errors.Join(err, <-scraped, <-watched)
+	return errors.Join(err, <-changed, <-watched)
 }
 
 func register(ctx context.Context, store volume.Store, name, machineIDFile string) error {

@@ -30,7 +30,7 @@ func snapshotListCommand() *cobra.Command {
 			if err := output.check(); err != nil {
 				return err
 			}
-			return f.with(func(o *operator.Operator) error { return listSnapshots(cmd.Context(), o, output, cmd.OutOrStdout()) })
+			return f.with(cmd.Context(), func(o *operator.Operator) error { return listSnapshots(cmd.Context(), o, output, cmd.OutOrStdout()) })
 		},
 	}
 	f.add(cmd)

@@ -16,7 +16,7 @@ import (
 
 // withSPDKNodeCommands adds the operator's commands for SPDK nodes to the command that runs the node service.
 func withSPDKNodeCommands(node *cobra.Command) *cobra.Command {
-	node.AddCommand(nodeListCommand(), nodeDrainCommand(), nodeForgetCommand())
+	node.AddCommand(nodeListCommand(), nodeCordonCommand(true), nodeCordonCommand(false), nodeDrainCommand(), nodeForgetCommand())
 	return node
 }
 
@@ -31,7 +31,7 @@ func nodeListCommand() *cobra.Command {
 			if err := output.check(); err != nil {
 				return err
 			}
-			return f.with(func(o *operator.Operator) error {
+			return f.with(cmd.Context(), func(o *operator.Operator) error {
 				nodes, err := o.Nodes(cmd.Context())
 				if err != nil {
 					return err
@@ -46,13 +46,13 @@ func nodeListCommand() *cobra.Command {
 }
 
 func printNodes(out io.Writer, nodes []operator.NodeSummary) {
-	t := newTable(out, "NAME", "ANSWERS", "ZONE", "TARGET", "FREE", "OF", "RAID HOST OF", "STANDBYS", "REPLICAS", "NOT IN-SYNC", "FORMER")
+	t := newTable(out, "NAME", "ANSWERS", "CORDONED", "ZONE", "TARGET", "FREE", "OF", "RAID HOST OF", "STANDBYS", "REPLICAS", "NOT IN-SYNC", "FORMER")
 	for _, n := range nodes {
 		answers, free, size := "yes", bytesText(n.FreeBytes), bytesText(n.SizeBytes)
 		if n.Problem != "" {
 			answers, free, size = "no", "-", "-"
 		}
-		t.row(n.Name, answers, orDash(n.Zone), orDash(n.NVMf), free, size, fmt.Sprint(n.Running), fmt.Sprint(n.Standbys), fmt.Sprint(n.Replicas),
+		t.row(n.Name, answers, yesOrDash(n.Cordoned), orDash(n.Zone), orDash(n.NVMf), free, size, fmt.Sprint(n.Running), fmt.Sprint(n.Standbys), fmt.Sprint(n.Replicas),
 			fmt.Sprint(n.NotInSync), fmt.Sprint(n.Retired))
 	}
 	t.flush()
@@ -63,6 +63,37 @@ func printNodes(out io.Writer, nodes []operator.NodeSummary) {
 	}
 }
 
+func yesOrDash(yes bool) string {
+	if yes {
+		return "yes"
+	}
+	return "-"
+}
+
+func nodeCordonCommand(cordoned bool) *cobra.Command {
+	var f clusterFlags
+	use, short, done := "cordon NODE", "Keep new replicas, raid hosts and standbys away from an SPDK node; what is there stays", "cordoned"
+	if !cordoned {
+		use, short, done = "uncordon NODE", "Let new replicas, raid hosts and standbys come to an SPDK node again", "open again"
+	}
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.with(cmd.Context(), func(o *operator.Operator) error {
+				if err := o.Cordon(cmd.Context(), args[0], cordoned); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is %s.\n", args[0], done)
+				return err
+			})
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
 func nodeDrainCommand() *cobra.Command {
 	var f clusterFlags
 	var parallel int
@@ -71,11 +102,11 @@ func nodeDrainCommand() *cobra.Command {
 		Use:   "drain NODE",
 		Short: "Move every volume off an SPDK node that is to be stopped, and say whether it may be",
 		Long: "Move every volume that has its raid host on an SPDK node to another, and say what is left there. The exit status is 0 only\n" +
-			"if the node may be stopped: no volume in use has its raid host there, and none its only good replica. New volumes are not\n" +
-			"kept away from it, so stop it soon after.",
+			"if the node may be stopped: no volume in use has its raid host there, and none its only good replica. Cordon the node first,\n" +
+			"so that nothing new goes there.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(func(o *operator.Operator) error {
+			return f.with(cmd.Context(), func(o *operator.Operator) error {
 				ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 				defer cancel()
 				return drainNode(ctx, cmd.Context(), o, args[0], parallel, cmd.OutOrStdout())
@@ -148,7 +179,7 @@ func nodeForgetCommand() *cobra.Command {
 			"volume without an in-sync replica on record. Without --yes-never-returns nothing is changed, and what would go is shown.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(func(o *operator.Operator) error {
+			return f.with(cmd.Context(), func(o *operator.Operator) error {
 				return forgetNode(cmd.Context(), o, args[0], lossVolumes, yes, cmd.OutOrStdout())
 			})
 		},

@@ -18,11 +18,10 @@ import (
 )
 
 // clusterFlags say where an operator's command finds the cluster and its records.
-type clusterFlags struct{ config, store string }
+type clusterFlags struct{ driver.Source }
 
 func (f *clusterFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.config, "config", "/etc/holdfast/config.yaml", "configuration file")
-	cmd.Flags().StringVar(&f.store, "store", "", "where the records are: unix:///path or tls://host:port that a controller serves, or bolt:///path while none runs (required)")
+	addSource(cmd.Flags(), &f.Source, "", "where the records are: kube, unix:///path or tls://host:port that a controller serves, or bolt:///path while none runs (required)")
 	mustRequire(cmd, "store")
 }
 
@@ -35,26 +34,17 @@ func mustRequire(cmd *cobra.Command, flags ...string) {
 }
 
 // open returns the operator's view of the cluster; done ends its connections.
-func (f *clusterFlags) open() (o *operator.Operator, done func(), err error) {
-	config, err := driver.LoadConfig(f.config)
+func (f *clusterFlags) open(ctx context.Context) (o *operator.Operator, done func(), err error) {
+	opened, err := f.Open(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	cluster, closeCluster, err := config.Cluster(nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	store, closeStore, err := config.OpenStore(f.store)
-	if err != nil {
-		closeCluster()
-		return nil, nil, err
-	}
-	return operator.New(store, cluster, clock.RealClock{}), func() { closeStore(); closeCluster() }, nil
+	return operator.New(opened.Store, opened.Cluster, clock.RealClock{}), opened.Close, nil
 }
 
 // with runs a command on the cluster.
-func (f *clusterFlags) with(run func(o *operator.Operator) error) error {
-	o, done, err := f.open()
+func (f *clusterFlags) with(ctx context.Context, run func(o *operator.Operator) error) error {
+	o, done, err := f.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -108,7 +98,7 @@ func volumeListCommand() *cobra.Command {
 			if err := output.check(); err != nil {
 				return err
 			}
-			return f.with(func(o *operator.Operator) error { return listVolumes(cmd.Context(), o, output, cmd.OutOrStdout()) })
+			return f.with(cmd.Context(), func(o *operator.Operator) error { return listVolumes(cmd.Context(), o, output, cmd.OutOrStdout()) })
 		},
 	}
 	f.add(cmd)

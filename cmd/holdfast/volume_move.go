@@ -23,7 +23,7 @@ func volumeMoveCommand() *cobra.Command {
 		Short: "Make an SPDK node the raid host of a volume in use; the pod sees a short pause",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(func(o *operator.Operator) error {
+			return f.with(cmd.Context(), func(o *operator.Operator) error {
 				ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 				defer cancel()
 				return moveVolume(ctx, o, args[0], to, !noWait, cmd.OutOrStdout())
@@ -83,7 +83,7 @@ func volumeSalvageCommand() *cobra.Command {
 			"is changed, and all replicas are shown with what is known of them.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(func(o *operator.Operator) error {
+			return f.with(cmd.Context(), func(o *operator.Operator) error {
 				return salvageVolume(cmd.Context(), o, args[0], replica, yes, cmd.OutOrStdout())
 			})
 		},
@@ -154,7 +154,7 @@ func volumeForgetReplicaCommand() *cobra.Command {
 		Short: "Take a replica whose disk is lost off the record, without waiting for its node",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(func(o *operator.Operator) error {
+			return f.with(cmd.Context(), func(o *operator.Operator) error {
 				v, err := o.Find(cmd.Context(), args[0])
 				if err != nil {
 					return err

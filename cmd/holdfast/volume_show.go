@@ -32,7 +32,7 @@ func volumeShowCommand() *cobra.Command {
 			if watch < 0 {
 				return fmt.Errorf("--watch %s must be positive", watch)
 			}
-			return f.with(func(o *operator.Operator) error {
+			return f.with(cmd.Context(), func(o *operator.Operator) error {
 				if watch > 0 {
 					return watchVolume(cmd.Context(), o, args[0], watch, output, cmd.OutOrStdout())
 				}

@@ -23,6 +23,8 @@ type Sight map[string]NodeSight
 type NodeSight struct {
 	Err    error
 	Health spdk.Health
+	// Cordoned: an operator wants nothing new there.
+	Cordoned bool
 	// Stock is what lvols it has; nil if that was not asked.
 	Stock *Stock
 	// Pools are its lvstores by name; nil if that was not asked.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -94,7 +95,11 @@ func (g *Gateway) serve(ctx context.Context, raw net.Conn) {
 	handshake, cancel := context.WithTimeout(ctx, g.config.Timeout)
 	defer cancel()
 	if err := conn.HandshakeContext(handshake); err != nil {
-		log.V(2).Info("Refused a client", "reason", err.Error())
+		level := 2
+		if errors.Is(err, io.EOF) {
+			level = 4 // it said nothing: a probe that looks whether the port is open
+		}
+		log.V(level).Info("Refused a client", "reason", err.Error())
 		return
 	}
 	name := conn.ConnectionState().PeerCertificates[0].Subject.CommonName

@@ -22,6 +22,8 @@ func CheckMove(v *volume.Volume, to string, s condition.Sight) error {
 		return fmt.Errorf("%w: no node service has it staged, and only one that has moves a volume", ErrRefused)
 	case err != nil:
 		return err
+	case s[to].Cordoned:
+		return fmt.Errorf("%w: %s is cordoned; \"holdfast node uncordon %s\" opens it", ErrRefused, to, to)
 	case v.IsRetiredOn(to):
 		return fmt.Errorf("%w: what a former assembly left on %s is being taken apart; try again in a minute", volume.ErrBusy, to)
 	}

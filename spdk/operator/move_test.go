@@ -102,8 +102,9 @@ func TestAskingForWhereItRunsWithdrawsTheWish(t *testing.T) {
 }
 
 func TestMoveIsRefusedWhereItCanNotBeDone(t *testing.T) {
-	b := newBench(t, 3)
+	b := newBench(t, 4)
 	b.Sim("n3").Kill()
+	b.must(b.Cordon(t.Context(), "n4", true))
 	for name, test := range map[string]struct {
 		change func(v *volume.Volume)
 		to     string
@@ -114,6 +115,7 @@ func TestMoveIsRefusedWhereItCanNotBeDone(t *testing.T) {
 		"not staged":     {func(v *volume.Volume) { v.Owner = "" }, "n2", operator.ErrRefused},
 		"deleting":       {func(v *volume.Volume) { v.Phase = volume.PhaseDeleting }, "n2", operator.ErrRefused},
 		"retired there":  {func(v *volume.Volume) { v.Retired = []volume.Assembly{{Number: 7, RaidHost: "n2"}} }, "n2", volume.ErrBusy},
+		"cordoned":       {func(*volume.Volume) {}, "n4", operator.ErrRefused},
 		"node down":      {func(*volume.Volume) {}, "n3", volume.ErrNodeDown},
 		"node not known": {func(*volume.Volume) {}, "n9", volume.ErrNodeUnknown},
 	} {

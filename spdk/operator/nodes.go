@@ -16,6 +16,8 @@ type NodeSummary struct {
 	NVMf string `json:"nvmf,omitempty"`
 	Host string `json:"host,omitempty"`
 	Zone string `json:"zone,omitempty"`
+	// Cordoned: it gets no new replica, raid host or standby.
+	Cordoned bool `json:"cordoned,omitempty"`
 	// Problem says why it doesn't answer; "" if it does, and then Version is SPDK's and the sizes are those of its lvstores.
 	Problem   string `json:"problem,omitempty"`
 	Version   string `json:"version,omitempty"`
@@ -35,6 +37,10 @@ func (o *Operator) Nodes(ctx context.Context) ([]NodeSummary, error) {
 	if err != nil {
 		return nil, err
 	}
+	cordoned, err := o.store.Cordoned(ctx)
+	if err != nil {
+		return nil, err
+	}
 	names := o.cluster.Names()
 	var strangers []string
 	for _, v := range volumes {
@@ -51,7 +57,7 @@ func (o *Operator) Nodes(ctx context.Context) ([]NodeSummary, error) {
 	nodes := make([]NodeSummary, len(names))
 	var wg sync.WaitGroup
 	for i, name := range names {
-		nodes[i] = NodeSummary{Name: name}
+		nodes[i] = NodeSummary{Name: name, Cordoned: slices.Contains(cordoned, name)}
 		nodes[i].count(volumes)
 		wg.Go(func() {
 			if err := o.ask(ctx, &nodes[i]); err != nil {
@@ -110,4 +116,12 @@ func (n *NodeSummary) count(volumes []*volume.Volume) {
 			}
 		}
 	}
+}
+
+// Cordon keeps new replicas, raid hosts and standbys away from an SPDK node of the configuration, or lets them come again. What is there stays.
+func (o *Operator) Cordon(ctx context.Context, node string, cordoned bool) error {
+	if _, err := o.cluster.Node(node); err != nil && cordoned {
+		return err
+	}
+	return o.store.SetCordon(ctx, node, cordoned)
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"github.com/holdfast-csi/holdfast/spdk/condition"
@@ -76,5 +77,16 @@ func (o *Operator) Look(ctx context.Context) condition.Sight {
 func (o *Operator) lookAt(ctx context.Context, names ...string) condition.Sight {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	return condition.Look(ctx, o.cluster, names...)
+	sight := condition.Look(ctx, o.cluster, names...)
+	cordoned, err := o.store.Cordoned(ctx)
+	if err != nil {
+		klog.FromContext(ctx).Info("It can't be told which SPDK nodes are cordoned", "err", err)
+	}
+	for _, name := range cordoned {
+		if seen, asked := sight[name]; asked {
+			seen.Cordoned = true
+			sight[name] = seen
+		}
+	}
+	return sight
 }

@@ -33,6 +33,15 @@ type Store interface {
 	PutHost(ctx context.Context, h Host) error
 
 	SnapshotStore
+	CordonStore
+}
+
+// CordonStore keeps which SPDK nodes are cordoned: an operator's wish that nothing new goes there. What is there stays.
+type CordonStore interface {
+	// Cordoned returns the names of the SPDK nodes that get no new replica, raid host or standby, in order.
+	Cordoned(ctx context.Context) ([]string, error)
+	// SetCordon puts on record whether an SPDK node is cordoned; to say it again is success.
+	SetCordon(ctx context.Context, node string, cordoned bool) error
 }
 
 // SnapshotStore keeps the records of snapshots, and finds the volumes that want something of a CSI node.

@@ -12,6 +12,7 @@ import (
 // memory keeps records in memory. It never waits.
 type memory struct {
 	*Snapshots
+	*Cordons
 	volumes table[volume.Volume]
 
 	mu    sync.Mutex
@@ -20,7 +21,7 @@ type memory struct {
 
 func newMemory() *memory {
 	return &memory{
-		Snapshots: NewSnapshots(), hosts: map[string]volume.Host{},
+		Snapshots: NewSnapshots(), Cordons: &Cordons{}, hosts: map[string]volume.Host{},
 		volumes: table[volume.Volume]{
 			clone: (*volume.Volume).Clone, absent: volume.ErrNotFound,
 			of: func(v *volume.Volume) (string, *uint64) { return v.ID, &v.Revision },

@@ -32,3 +32,12 @@ func (s *store) Wishes(ctx context.Context, owner string) (ids []string, err err
 	err = s.do("wishes", true, func() error { ids, err = s.real.Wishes(ctx, owner); return err })
 	return ids, err
 }
+
+func (s *store) Cordoned(ctx context.Context) (names []string, err error) {
+	err = s.do("cordoned", true, func() error { names, err = s.real.Cordoned(ctx); return err })
+	return names, err
+}
+
+func (s *store) SetCordon(ctx context.Context, node string, cordoned bool) error {
+	return s.do("set cordon", false, func() error { return s.real.SetCordon(ctx, node, cordoned) })
+}

@@ -19,6 +19,7 @@ var errAway = errors.New("the store is away")
 
 // store keeps records in memory. It never waits: a database that does, for a batch or a disk, would let time pass in between.
 type store struct {
+	*cluster.Cordons
 	taken    *cluster.Snapshots
 	mu       sync.Mutex
 	records  map[string]*volume.Volume
@@ -32,7 +33,7 @@ type store struct {
 }
 
 func newStore() *store {
-	return &store{records: map[string]*volume.Volume{}, hosts: map[string]volume.Host{}, taken: cluster.NewSnapshots()}
+	return &store{records: map[string]*volume.Volume{}, hosts: map[string]volume.Host{}, taken: cluster.NewSnapshots(), Cordons: &cluster.Cordons{}}
 }
 
 func TestStoreOfTheRunsIsOne(t *testing.T) {

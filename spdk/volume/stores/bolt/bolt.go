@@ -34,6 +34,9 @@ var hosts = []byte("hosts.v1")
 // wishes holds a key for each volume that wants something of CSI nodes: the volume's ID, with their names, a line each.
 var wishes = []byte("wishes.v1")
 
+// cordons holds a key for each SPDK node that is cordoned: its name.
+var cordons = []byte("cordons.v1")
+
 // openTimeout bounds the wait for the file's lock, which a predecessor that is just stopping may still hold.
 const openTimeout = 5 * time.Second
 
@@ -53,7 +56,7 @@ func Open(path string) (*Store, error) {
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		var errs []error
-		for _, name := range [][]byte{volumes.bucket, snapshots.bucket, hosts, wishes} {
+		for _, name := range [][]byte{volumes.bucket, snapshots.bucket, hosts, wishes, cordons} {
 			_, err := tx.CreateBucketIfNotExists(name)
 			errs = append(errs, err)
 		}

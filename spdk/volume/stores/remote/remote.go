@@ -39,6 +39,12 @@ func (r snapshotRecord) unpack() *volume.Snapshot {
 	return r.Snapshot
 }
 
+// cordon is whether an SPDK node is cordoned, on the wire.
+type cordon struct {
+	Node     string `json:"node"`
+	Cordoned bool   `json:"cordoned"`
+}
+
 // failure is an answer that is none. Kind names a sentinel of package volume.
 type failure struct {
 	Kind    string `json:"kind"`
@@ -78,6 +84,7 @@ const (
 
 	pathSnapshots = "/v1/snapshots"
 	pathWishes    = "/v1/wishes"
+	pathCordons   = "/v1/cordons"
 )
 
 // maxBody bounds a request and an answer but for lists, in bytes. A record has some hundred bytes a replica.

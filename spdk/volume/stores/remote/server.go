@@ -68,6 +68,7 @@ func Handler(s volume.Store) http.Handler {
 		reply(w, r, h)
 	})
 	serveSnapshots(mux, s)
+	serveCordons(mux, s)
 	return mux
 }
 

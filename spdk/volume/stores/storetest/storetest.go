@@ -55,6 +55,7 @@ func Run(t *testing.T, open func(t *testing.T) volume.Store) {
 		"StaleWriterOfASnapshotIsRefused":   staleWriterOfASnapshotIsRefused,
 		"ListOfSnapshotsPagesInOrder":       listOfSnapshotsPagesInOrder,
 		"WishesAreThoseThatTheOwnerHasLeft": wishesAreThoseThatTheOwnerHasLeft,
+		"CordonStaysUntilItIsTakenBack":     cordonStaysUntilItIsTakenBack,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -157,7 +158,7 @@ func listPagesInOrder(t *testing.T, s volume.Store) {
 
 func concurrentModifyLosesNothing(t *testing.T, s volume.Store) {
 	v := Volume("one")
-	v.SizeBytes = 0
+	v.Assemblies = 0
 	want(t, s.Create(t.Context(), v), nil)
 	const writers, rounds = 8, 10
 	var wg sync.WaitGroup
@@ -165,7 +166,7 @@ func concurrentModifyLosesNothing(t *testing.T, s volume.Store) {
 		wg.Go(func() {
 			for range rounds {
 				_, err := volume.Modify(context.Background(), s, v.ID, func(v *volume.Volume) (bool, error) {
-					v.SizeBytes++
+					v.Assemblies++
 					return true, nil
 				})
 				if err != nil {
@@ -177,8 +178,8 @@ func concurrentModifyLosesNothing(t *testing.T, s volume.Store) {
 	wg.Wait()
 	got, err := s.Get(t.Context(), v.ID)
 	want(t, err, nil)
-	if got.SizeBytes != writers*rounds {
-		t.Fatalf("%d of %d changes are there", got.SizeBytes, writers*rounds)
+	if got.Assemblies != writers*rounds {
+		t.Fatalf("%d of %d changes are there", got.Assemblies, writers*rounds)
 	}
 }
 
