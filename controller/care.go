@@ -33,6 +33,7 @@ type lvolStock struct {
 	lvols    map[string]bool // as lvstore/name
 	// bytes is what each lvol holds of its lvstore.
 	bytes map[string]int64
+	pools []spdk.LvStore
 }
 
 // lookForLvols lists the lvols of all nodes, with a few calls a node however many volumes there are.
@@ -47,6 +48,7 @@ func (s *Server) lookForLvols(ctx context.Context) map[string]lvolStock {
 			defer cancel()
 			stores, err := node.LvStores(limited)
 			if err == nil {
+				st.pools = stores
 				for _, l := range stores {
 					st.lvstores[l.Name] = true
 				}
@@ -219,6 +221,7 @@ func (s *Server) replace(ctx context.Context, v *volume.Volume, stocks map[strin
 		s.ledger.set(v)
 		return v, err
 	}
+	s.observer.ReplicasReplaced(len(added))
 	for _, r := range added {
 		klog.FromContext(ctx).Info("Replica takes the place of a lost one", "volumeID", v.ID, "replica", r.ID, "node", r.Node, "lvstore", r.LvStore)
 	}

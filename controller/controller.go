@@ -33,6 +33,8 @@ type Server struct {
 	locks     volume.Locks
 	carer     carer
 	sights    sights
+	swept     swept
+	observer  Observer
 	display   Display
 }
 
@@ -43,6 +45,8 @@ type Options struct {
 	Clock   clock.PassiveClock
 	// ThinOvercommit is how many times its size an lvstore may be promised: 1 promises nothing that is not there.
 	ThinOvercommit float64
+	// Observer is told of what the controller does; nil is nobody.
+	Observer Observer
 	// Display shows people how things are; nil is none.
 	Display Display
 }
@@ -53,7 +57,10 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		store: o.Store, cluster: o.Cluster, converger: converge.New(o.Cluster), clock: o.Clock,
 		inventory: newInventory(o.Cluster, o.Clock), ledger: newLedger(o.ThinOvercommit),
 		carer:  carer{memory: map[string]map[string]volume.Steady{}, downSince: map[string]time.Time{}},
-		sights: sights{asking: make(chan struct{}, 1)}, display: o.Display,
+		sights: sights{asking: make(chan struct{}, 1)}, display: o.Display, swept: swept{at: o.Clock.Now()}, observer: unobserved{},
+	}
+	if o.Observer != nil {
+		s.observer = o.Observer
 	}
 	volumes, err := o.Store.List(ctx, "", 0)
 	if err != nil {
@@ -74,11 +81,18 @@ func New(ctx context.Context, o Options) (*Server, error) {
 
 // modify changes a record and keeps the ledger in step with it.
 func (s *Server) modify(ctx context.Context, id string, change func(*volume.Volume) (bool, error)) (*volume.Volume, error) {
-	v, err := volume.Modify(ctx, s.store, id, change)
+	var before *volume.Volume
+	v, err := volume.Modify(ctx, s.store, id, func(v *volume.Volume) (bool, error) {
+		before = v.Clone()
+		return change(v)
+	})
 	if err != nil {
 		return nil, err
 	}
 	s.ledger.set(v)
+	for _, changed := range volume.ReplicaChanges(before, v) {
+		s.observer.ReplicaChanged(changed)
+	}
 	return v, nil
 }
 
@@ -121,7 +135,13 @@ func (s *Server) Sweep(ctx context.Context) error {
 		})
 	}
 	_ = group.Wait() // no function of it fails
-	return errors.Join(errors.Join(errs...), s.sweepSnapshots(ctx, volumes, stocks))
+	snapshots, err := s.store.ListSnapshots(ctx, "", 0)
+	if err != nil {
+		return errors.Join(errors.Join(errs...), fmt.Errorf("read the records of all snapshots: %w", err))
+	}
+	err = s.sweepSnapshots(ctx, volumes, snapshots, stocks)
+	s.swept.keep(sweep{begin: at, volumes: volumes, stocks: stocks, snapshots: snapshots}, s.clock.Now())
+	return errors.Join(errors.Join(errs...), err)
 }
 
 // sweepers is how many volumes are swept side by side.
@@ -213,7 +233,9 @@ func (s *Server) tidy(ctx context.Context, v *volume.Volume) (*volume.Volume, er
 func (s *Server) SweepEvery(ctx context.Context, c clock.WithTicker, interval time.Duration) {
 	for {
 		begin := c.Now()
-		if err := s.sweepWithin(ctx, sweepLimit); err != nil && ctx.Err() == nil {
+		err := s.sweepWithin(ctx, sweepLimit)
+		s.observer.Swept(c.Since(begin), err)
+		if err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Info("Unfinished work is left", "err", err)
 		}
 		if err := s.show(ctx, sweepLimit); err != nil && ctx.Err() == nil {

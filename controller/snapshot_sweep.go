@@ -18,7 +18,7 @@ const abandonAfter = 10 * time.Minute
 
 // sweepSnapshots finishes what is left undone of snapshots, and keeps on record what their lvols hold. It returns what is in the way; clones
 // that keep an lvol from being deleted are not.
-func (s *Server) sweepSnapshots(ctx context.Context, volumes []*volume.Volume, stocks map[string]lvolStock) error {
+func (s *Server) sweepSnapshots(ctx context.Context, volumes []*volume.Volume, snapshots []*volume.Snapshot, stocks map[string]lvolStock) error {
 	errs := []error{}
 	note := func(id string, err error) {
 		if err != nil && !errors.Is(err, volume.ErrBusy) && !errors.Is(err, volume.ErrConflict) && !errors.Is(err, spdk.ErrBusy) && !errors.Is(err, volume.ErrNoSnapshot) {
@@ -30,11 +30,7 @@ func (s *Server) sweepSnapshots(ctx context.Context, volumes []*volume.Volume, s
 			note(v.Snapshot.Snapshot, s.sweepWish(ctx, v))
 		}
 	}
-	all, err := s.store.ListSnapshots(ctx, "", 0)
-	if err != nil {
-		return fmt.Errorf("read the records of all snapshots: %w", err)
-	}
-	for _, sn := range all {
+	for _, sn := range snapshots {
 		note(sn.ID, s.sweepSnapshot(ctx, sn, stocks))
 	}
 	return errors.Join(errs...)

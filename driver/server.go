@@ -32,6 +32,8 @@ type Services struct {
 	Identity   csi.IdentityServer
 	Controller Controller
 	Node       csi.NodeServer
+	// Observe sees each call with the code that the CO gets; nil is nobody.
+	Observe grpc.UnaryServerInterceptor
 }
 
 // Serve offers the services on a Unix socket, given as unix:///path or a path, until ctx ends; then it lets the calls under way
@@ -45,7 +47,11 @@ func Serve(ctx context.Context, endpoint string, services Services) error {
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(grpc.ChainUnaryInterceptor(withLogger, withStatus, withDeadline))
+	interceptors := []grpc.UnaryServerInterceptor{withLogger, withStatus, withDeadline}
+	if services.Observe != nil {
+		interceptors = append([]grpc.UnaryServerInterceptor{services.Observe}, interceptors...)
+	}
+	server := grpc.NewServer(grpc.ChainUnaryInterceptor(interceptors...))
 	csi.RegisterIdentityServer(server, services.Identity)
 	if services.Controller != nil {
 		csi.RegisterControllerServer(server, services.Controller)

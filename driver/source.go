@@ -38,6 +38,8 @@ type Source struct {
 	Kubeconfig string
 	// Owner is the name of the node service that runs in this process; "" is none.
 	Owner string
+	// Wrap, if not nil, stands between the operations on an SPDK node and its connection.
+	Wrap func(node string, rpc spdk.Caller) spdk.Caller
 }
 
 // Opened is what a Source leads to. Close ends its connections.
@@ -86,7 +88,7 @@ func (o *Opened) open(ctx context.Context) error {
 			return fmt.Errorf("SPDKNode resources: %w", err)
 		}
 	}
-	cluster, closeCluster, err := o.Config.Cluster(nil)
+	cluster, closeCluster, err := o.Config.Cluster(o.source.Wrap)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,8 @@ func (w *watcher) leaveSmall(ctx context.Context, wv *watchedVolume, v *volume.V
 		return nil, fmt.Errorf("%w: it moves to another raid host when replica %s is rebuilt: %w", volume.ErrBusy, rebuilding[0].ID, missed)
 	}
 	klog.FromContext(ctx).Info("A raid missed the new size of its legs", "volumeID", v.ID, "raidHost", v.Assembly.RaidHost, "err", missed)
-	if err := w.switchOver(ctx, wv, v, loss{why: "its raid missed the new size", asked: true, works: true}); err != nil {
+	missing := loss{why: "its raid missed the new size", departure: departure{cause: CauseResize}, asked: true, works: true}
+	if err := w.switchOver(ctx, wv, v, missing); err != nil {
 		return nil, errors.Join(err, missed)
 	}
 	return w.server.get(ctx, v.ID)

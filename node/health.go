@@ -111,20 +111,25 @@ func (w *watcher) waitingSince(id string) time.Time {
 	}
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
-	if wv.unreachedSince.IsZero() {
-		return wv.heldSince
-	}
-	return wv.unreachedSince
+	return wv.waitsSince
 }
 
-// noteHeld notes since when a switch has held I/O. The caller holds wv.mu.
-func (wv *watchedVolume) noteHeld(now time.Time) {
-	switch {
-	case wv.record == nil || !wv.record.Assembly.Held:
-		wv.heldSince = time.Time{}
-	case wv.heldSince.IsZero():
-		wv.heldSince = now
+// noteWaiting notes since when I/O waits: this machine has no live path to the raid host, or a switch holds I/O. It says whether the path to the
+// same raid host is back. The caller holds wv.mu.
+func (wv *watchedVolume) noteWaiting(now time.Time, reached bool) (back bool) {
+	v := wv.last
+	if v == nil || reached && !v.Assembly.Held {
+		back = v != nil && wv.cutFrom == v.Assembly.Number
+		wv.waitsSince, wv.cutFrom = time.Time{}, 0
+		return back
 	}
+	if wv.waitsSince.IsZero() {
+		wv.waitsSince = now
+	}
+	if !v.Assembly.Held {
+		wv.cutFrom = v.Assembly.Number
+	}
+	return false
 }
 
 // sight is what the watcher has seen of the SPDK nodes that a record names. Those that it doesn't look at, which run nothing of ours, are

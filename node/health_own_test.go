@@ -60,15 +60,11 @@ func TestPathsTellWhetherIOWaits(t *testing.T) {
 			v.Standby = &volume.Assembly{Number: 2, RaidHost: "n2", Running: true}
 			v.Assembly.Held = c.held
 			wv := s.watcher.add("x")
-			wv.record = v
-			switch {
-			case c.waited > 0 && c.held:
-				wv.noteHeld(clock.Now())
-			case c.waited > 0:
-				wv.unreachedSince = clock.Now()
-			}
+			wv.record, wv.last = v, v
+			wv.noteWaiting(clock.Now(), c.waited == 0)
+			wv.excuse(clock.Now())
 			clock.Step(c.waited)
-			wv.noteHeld(clock.Now())
+			wv.noteWaiting(clock.Now(), c.waited == 0)
 			if c.unknown {
 				v = nil
 			}

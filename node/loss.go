@@ -16,6 +16,7 @@ import (
 // has not come back when its path is deleted (docs/design.md, "The proof").
 type loss struct {
 	why string
+	departure
 	// gone: the raid host answers and has no raid of the volume.
 	gone bool
 	// asked: the raid host works, and may tell which legs it had last when this machine has left it; told: it was asked that.
@@ -78,9 +79,10 @@ func (wv *watchedVolume) notice(l loss, v *volume.Volume, now time.Time) loss {
 		return l
 	}
 	if l.why == "" {
-		wv.noticed, wv.seenOff = loss{}, 0
+		wv.noticed, wv.departing, wv.seenOff = loss{}, departure{}, 0
 		return l
 	}
+	wv.depart(l.cause, now)
 	l.number = v.Assembly.Number
 	inTime := wv.wholeLately(v, now)
 	if before.why != "" && before.number == l.number {

@@ -66,7 +66,7 @@ func (w *watcher) unremarkable(wv *watchedVolume, name string, n *watchedNode) b
 	if !ok {
 		return false
 	}
-	wv.wholeAt = lookedAt
+	wv.wholeAt, wv.departing = lookedAt, departure{}
 	return len(volume.Judge(v, legs, wv.memory, v.Parameters.Budgets.ReplicaStall, w.clock.Now())) == 0 && !wv.wants()
 }
 
@@ -159,7 +159,7 @@ func (w *watcher) lost(ctx context.Context, v *volume.Volume, n *watchedNode, se
 		return now.Sub(silent)
 	}()
 	if _, there := seen.health.Raids[v.RaidName()]; !there && seen.err == nil {
-		return loss{why: "it has no raid of the volume", gone: true, address: w.address(v.Assembly.RaidHost)}
+		return loss{why: "it has no raid of the volume", departure: departure{cause: CauseRestarted}, gone: true, address: w.address(v.Assembly.RaidHost)}
 	}
 	if seen.err == nil && silentFor < patience {
 		return loss{} // without a look at the paths, which costs much where there are many
@@ -173,7 +173,7 @@ func (w *watcher) lost(ctx context.Context, v *volume.Volume, n *watchedNode, se
 		if live {
 			return loss{}
 		}
-		l.why = "its target doesn't answer"
+		l.why, l.cause = "its target doesn't answer", CauseTargetSilent
 		return l
 	}
 	if values, err := timeouts.Derive(v.Parameters.Budgets); err != nil || now.Sub(seen.lookedAt) > values.Leg.FastIOFail+unwatched {
@@ -181,11 +181,11 @@ func (w *watcher) lost(ctx context.Context, v *volume.Volume, n *watchedNode, se
 	}
 	switch down := now.Sub(seen.downSince); {
 	case !live:
-		l.why = "it doesn't answer and the path to it is down"
+		l.why, l.cause = "it doesn't answer and the path to it is down", silence(seen.err)
 	case down >= patience && silentFor >= patience:
-		l.why = "it hangs"
+		l.why, l.cause = "it hangs", CauseHung
 	case down >= v.Parameters.Budgets.ReplicaStall:
-		l.why = "it can't be watched"
+		l.why, l.cause = "it can't be watched", CauseUnwatched
 	default:
 		return loss{}
 	}
@@ -226,7 +226,7 @@ func (w *watcher) cutOff(ctx context.Context, wv *watchedVolume, v *volume.Volum
 	defer ticker.Stop()
 	for recorded := false; w.clock.Now().Before(until); {
 		if paths, live := w.paths(ctx, v); !live {
-			return loss{why: "it is cut off from this machine and from its legs", address: w.address(name), unproven: away, paths: paths}
+			return loss{why: "it is cut off from this machine and from its legs", departure: departure{cause: CauseCutOff}, address: w.address(name), unproven: away, paths: paths}
 		}
 		if !recorded && until.Sub(w.clock.Now()) <= 2*timeouts.RecordTime {
 			recorded = true

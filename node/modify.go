@@ -48,7 +48,7 @@ func (w *watcher) widen(ctx context.Context, wv *watchedVolume, v *volume.Volume
 		}
 	}
 	klog.FromContext(ctx).Info("A raid has no slot for another replica", "volumeID", v.ID, "raidHost", v.Assembly.RaidHost, "replicas", v.Parameters.Replicas)
-	return w.switchOver(ctx, wv, v, loss{why: "its raid has no slot for another replica", asked: true, works: true})
+	return w.switchOver(ctx, wv, v, loss{why: "its raid has no slot for another replica", departure: departure{cause: CauseWiden}, asked: true, works: true})
 }
 
 // lift takes the limits of the raid that runs away for a moment in which I/O that waits at them would be waited for: a snapshot's pause would

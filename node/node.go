@@ -82,6 +82,8 @@ type Options struct {
 	Zone string
 	// MaxVolumes is how many volumes the CO may publish here; 0 leaves it to the CO.
 	MaxVolumes int64
+	// Observer is told of what happens to staged volumes; nil is nobody.
+	Observer Observer
 }
 
 // Server implements csi.NodeServer. Its errors are the domain's; the driver's table gives them gRPC codes.
@@ -121,6 +123,9 @@ func New(o Options) (*Server, error) {
 		state: state, maxVolumes: o.MaxVolumes,
 	}
 	s.watcher = newWatcher(s, o.Clock)
+	if o.Observer != nil {
+		s.watcher.observer = o.Observer
+	}
 	return s, nil
 }
 

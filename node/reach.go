@@ -23,7 +23,7 @@ func (w *watcher) reach(ctx context.Context) {
 	due := now.Sub(w.reachedAt) >= reachInterval
 	all := make([]*watchedVolume, 0, len(w.watched))
 	if due {
-		w.reachedAt = now
+		w.reachedAt, w.pathStates = now, nil
 		for _, wv := range w.watched {
 			all = append(all, wv)
 		}
@@ -37,17 +37,23 @@ func (w *watcher) reach(ctx context.Context) {
 		klog.FromContext(ctx).Info("Paths to staged volumes can't be looked at", "err", err)
 		return
 	}
-	live, there := map[[2]string]bool{}, map[[2]string]bool{}
+	live, there, states := map[[2]string]bool{}, map[[2]string]bool{}, map[string]int{}
 	for _, c := range controllers {
 		there[[2]string{c.NQN, c.Address}] = true
 		live[[2]string{c.NQN, c.Address}] = c.State == nvmeof.StateLive
+		states[c.State]++
 	}
+	w.mu.Lock()
+	w.pathStates = states
+	w.mu.Unlock()
 	for _, wv := range all {
 		if w.strayed(wv, there) {
 			w.beginWish(ctx, wv)
 		}
 		wv.mu.Lock()
-		wv.noteHeld(now)
+		if last := wv.last; wv.noteWaiting(now, last != nil && live[[2]string{last.NQN(), w.address(last.Assembly.RaidHost)}]) {
+			w.observer.PathReconnected()
+		}
 		switch v := wv.record; {
 		case v == nil || v.Assembly.Held || live[[2]string{v.NQN(), w.address(v.Assembly.RaidHost)}]:
 			wv.unreachedSince = time.Time{}
@@ -95,7 +101,7 @@ func (w *watcher) unreached(ctx context.Context, wv *watchedVolume, v *volume.Vo
 	if live {
 		return loss{}
 	}
-	return loss{why: "its target lets this machine in no more", address: w.address(v.Assembly.RaidHost), paths: paths}
+	return loss{why: "its target lets this machine in no more", departure: departure{cause: CauseRefused}, address: w.address(v.Assembly.RaidHost), paths: paths}
 }
 
 // excuse has the time in which a volume is not reached begin again: its raid host is lost.
@@ -115,7 +121,7 @@ func (w *watcher) blind(ctx context.Context, v *volume.Volume, seen watchedNode)
 	if v.Standby == nil || !v.Standby.Running || seesALeg(v, legs) || !w.standbySees(ctx, v) {
 		return loss{}
 	}
-	return loss{why: "it has lost sight of every good leg", asked: true, address: w.address(v.Assembly.RaidHost)}
+	return loss{why: "it has lost sight of every good leg", departure: departure{cause: CauseLegsLost}, asked: true, address: w.address(v.Assembly.RaidHost)}
 }
 
 // seesALeg says whether a raid has a leg that it may go on with alone.

@@ -173,7 +173,9 @@ func (w *watcher) pauseAndTake(ctx context.Context, wv *watchedVolume) (*taking,
 	begin := w.clock.Now()
 	takeErr, resumeErr := w.takeInPause(ctx, wv, host, pause, t)
 	limit()
-	klog.FromContext(ctx).V(2).Info("I/O was paused for a snapshot", "volumeID", v.ID, "for", w.clock.Since(begin).Round(time.Millisecond).String(), "err", takeErr)
+	paused := w.clock.Since(begin)
+	w.observer.SnapshotPaused(paused, takeErr == nil && resumeErr == nil)
+	klog.FromContext(ctx).V(2).Info("I/O was paused for a snapshot", "volumeID", v.ID, "for", paused.Round(time.Millisecond).String(), "err", takeErr)
 	if resumeErr != nil {
 		return nil, errors.Join(takeErr, resumeErr) // the record still says that it is paused: the next look ends that
 	}

@@ -37,7 +37,7 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 	if err := w.viable(ctx, v, l); err != nil {
 		return fmt.Errorf("leave raid host: %s: %w", l.why, err)
 	}
-	from, standby := v.Assembly.RaidHost, v.Standby.Number
+	from, standby, leaving := v.Assembly.RaidHost, v.Standby.Number, w.clock.Now()
 	v, err = w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
 		if v.Standby == nil || v.Standby.Number != standby {
 			return false, fmt.Errorf("%w: its standby is another one now", volume.ErrConflict)
@@ -57,6 +57,7 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 	if err != nil {
 		return err
 	}
+	l.departure = w.beginFailover(wv, l.cause, leaving)
 	klog.FromContext(ctx).Info("Raid host is left", "volumeID", v.ID, "from", from, "to", v.Assembly.RaidHost, "why", l.why)
 	if l.asked {
 		w.lift(ctx, wv, v, from) // for good: it is taken apart
@@ -148,6 +149,7 @@ func (w *watcher) finishSwitch(ctx context.Context, wv *watchedVolume, v *volume
 			return fmt.Errorf("switch to %s, %s: %w", v.Assembly.RaidHost, step.name, err)
 		}
 	}
+	w.endFailover(wv, l.departure)
 	return nil
 }
 
@@ -231,6 +233,9 @@ func (w *watcher) withoutCutOff(ctx context.Context, v *volume.Volume, legs []st
 // resumeSwitch goes on with a switch that was cut short. An assembly that turns out to have no good leg is left for another.
 func (w *watcher) resumeSwitch(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
 	l := wv.left()
+	if l.departure = wv.underWay(); l.since.IsZero() {
+		l.departure = w.beginFailover(wv, CauseResumed, w.clock.Now())
+	}
 	l.asked = l.asked || l.why == "" // nothing is known of why it was left: what was left may still tell what it had
 	err := w.finishSwitch(ctx, wv, v, l)
 	if errors.Is(err, volume.ErrNoGoodReplica) {

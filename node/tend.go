@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -175,7 +176,12 @@ func (w *watcher) tend(ctx context.Context, wv *watchedVolume, l loss) error {
 	}
 	switch {
 	case l.gone && (!w.standbyReady(wv, v) || wv.unknown(v, w.clock.Now())):
-		return w.makeAgain(ctx, wv, v, l)
+		noticed := cmp.Or(wv.underWay().since, w.clock.Now())
+		if err := w.makeAgain(ctx, wv, v, l); err != nil {
+			return err
+		}
+		w.endFailover(wv, w.beginFailover(wv, l.cause, noticed))
+		return nil
 	case l.why != "":
 		return w.switchOver(ctx, wv, v, l)
 	case v.Assembly.Held:
@@ -222,10 +228,12 @@ func (w *watcher) modify(ctx context.Context, wv *watchedVolume, number uint32, 
 	defer wv.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, storeLimit)
 	defer cancel()
+	var before *volume.Volume
 	v, err := volume.Modify(ctx, w.server.store, wv.id, func(v *volume.Volume) (bool, error) {
 		if v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Number != number || v.Assembly.Stopping {
 			return false, fmt.Errorf("%w: it is not assembly %d of this node any more", volume.ErrConflict, number)
 		}
+		before = v.Clone()
 		return change(v)
 	})
 	if err != nil {
@@ -233,6 +241,7 @@ func (w *watcher) modify(ctx context.Context, wv *watchedVolume, number uint32, 
 		return nil, err
 	}
 	wv.record, wv.readAt = v, w.clock.Now()
+	w.tell(before, v)
 	return v, nil
 }
 
@@ -392,7 +401,7 @@ func (w *watcher) move(ctx context.Context, wv *watchedVolume, v *volume.Volume)
 		})
 		return err
 	}
-	return w.switchOver(ctx, wv, v, loss{why: "an operator asked for it", asked: true, works: true, to: to})
+	return w.switchOver(ctx, wv, v, loss{why: "an operator asked for it", departure: departure{cause: CausePlanned}, asked: true, works: true, to: to})
 }
 
 // stale says whether the standby lacks a leg that is in-sync.

@@ -38,6 +38,7 @@ const (
 type watcher struct {
 	server    *Server
 	clock     clock.WithTicker
+	observer  Observer
 	converger *converge.Converger
 	running   sync.WaitGroup
 
@@ -57,8 +58,9 @@ type watcher struct {
 	greetings map[string]*shared[bool]
 	// watches read the health of the nodes, by their names.
 	watches map[string]*spdk.Watch
-	// reachedAt is when this machine's paths were looked at.
-	reachedAt time.Time
+	// reachedAt is when this machine's paths were looked at, pathStates how many were in which state then.
+	reachedAt  time.Time
+	pathStates map[string]int
 }
 
 // look is what a look at an SPDK node has shown.
@@ -69,7 +71,7 @@ type look struct {
 
 func newWatcher(s *Server, c clock.WithTicker) *watcher {
 	return &watcher{
-		server: s, clock: c, converger: converge.New(s.cluster),
+		server: s, clock: c, observer: unobserved{}, converger: converge.New(s.cluster),
 		fences: make(slots, maxFences), makes: make(slots, maxMakes), calm: make(slots, maxCalm), trims: make(slots, 1),
 		watched: map[string]*watchedVolume{}, nodes: map[string]*watchedNode{},
 		looks: map[string]*shared[look]{}, greetings: map[string]*shared[bool]{}, watches: map[string]*spdk.Watch{},
@@ -86,6 +88,8 @@ type watchedVolume struct {
 	mu     sync.Mutex
 	record *volume.Volume
 	readAt time.Time
+	// last is the record as it was when it was last known and ours: record is nil whenever it is to be read again, as while a volume can't be mended.
+	last   *volume.Volume
 	memory map[string]volume.Steady
 	// switching: the raid host is being left, so that nothing is concluded from it any more.
 	switching bool
@@ -112,8 +116,14 @@ type watchedVolume struct {
 	guest *volume.Volume
 	// seenOff is the number of the assembly that all guests had left while its legs were surely good.
 	seenOff uint32
-	// heldSince is since when a switch has held I/O, to an interval of the sweeps of paths; zero if none does.
-	heldSince time.Time
+	// waitsSince is since when I/O waits, to an interval of the sweeps of paths; zero if it doesn't. Whatever the reason, it isn't excused.
+	waitsSince time.Time
+	// cutFrom is the number of the assembly to which the path was down when paths were last looked at; 0 is none.
+	cutFrom uint32
+
+	// departing is why the raid host is being left; failovers counts how often one was, since the volume was staged or this process began.
+	departing departure
+	failovers int
 
 	// wish: what it wants of this node is being done.
 	wish atomic.Bool
@@ -285,12 +295,15 @@ func (w *watcher) refresh(ctx context.Context, wv *watchedVolume) (*volume.Volum
 	}
 	if v := wv.record; v == nil || v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Stopping {
 		wv.record, wv.guest = nil, nil // ours soon, or no longer: read it again
+		if v != nil || err == nil {
+			wv.last = nil
+		}
 		if v != nil && v.Owner != "" && v.Owner != w.server.name {
 			wv.guest = v
 		}
 		return nil, err
 	}
-	wv.guest = nil
+	wv.guest, wv.last = nil, wv.record
 	return wv.record, err
 }
 
@@ -373,10 +386,12 @@ func (w *watcher) record(ctx context.Context, wv *watchedVolume, health spdk.Hea
 	number := wv.record.Assembly.Number
 	ctx, cancel := context.WithTimeout(ctx, storeLimit)
 	defer cancel()
+	var before *volume.Volume
 	v, err := volume.Modify(ctx, w.server.store, wv.id, func(v *volume.Volume) (bool, error) {
 		if v.Owner != w.server.name || v.Assembly == nil || v.Assembly.Number != number {
 			return false, nil
 		}
+		before = v.Clone()
 		changes := w.judge(wv, v, health)
 		for id, state := range changes {
 			klog.FromContext(ctx).Info("Replica changes its state", "volumeID", v.ID, "replica", id, "node", v.Replica(id).Node, "from", v.Replica(id).State, "to", state)
@@ -389,6 +404,7 @@ func (w *watcher) record(ctx context.Context, wv *watchedVolume, health spdk.Hea
 		return false, fmt.Errorf("put the state of the replicas of volume %s on record: %w", wv.id, err)
 	}
 	wv.record, wv.readAt = v, w.clock.Now()
+	w.tell(before, v)
 	return rebuilt && v.Parameters.Thin, nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-csi/holdfast/controller"
 	"github.com/holdfast-csi/holdfast/driver"
+	"github.com/holdfast-csi/holdfast/driver/metrics"
 	"github.com/holdfast-csi/holdfast/spdk/volume/stores/kube/show"
 )
 
@@ -32,34 +33,40 @@ func controllerCommand() *cobra.Command {
 	addSource(flags, &o.Source, "bolt:///var/lib/holdfast/volumes.db", "where the records are: kube, bolt:///path, or unix:///path or tls://host:port of a served store")
 	flags.StringVar(&o.namespace, "leader-election-namespace", "", "namespace of the lease by which controllers with --store kube agree on one that acts; default is that of the pod")
 	flags.StringVar(&o.serveStore, "serve-store", "", "let node services use the store here: unix:///path or tls://host:port")
+	addMetricsAddress(cmd, &o.metrics)
 	return cmd
 }
 
 type controllerOptions struct {
 	driver.Source
-	endpoint, serveStore, namespace string
+	endpoint, serveStore, namespace, metrics string
 }
 
-// startController runs the controller, with records in Kubernetes when it is its turn: nothing is served before.
+// startController runs the controller, with records in Kubernetes when it is its turn: nothing but metrics is served before.
 func startController(ctx context.Context, o controllerOptions) error {
+	observed := newTelemetry()
+	o.Wrap = observed.spdk.Wrap
 	opened, err := o.Open(ctx)
 	if err != nil {
 		return err
 	}
 	defer opened.Close()
+	observed.certificate(opened.Config.TLS)
+	run := func(ctx context.Context) error { return runController(ctx, o, opened, observed) }
 	if opened.Kube == nil {
-		return runController(ctx, o, opened)
+		return observed.serveBeside(ctx, o.metrics, opened.Store, run)
 	}
 	namespace, err := driver.LeaseNamespace(o.namespace)
 	if err != nil {
 		return err
 	}
-	return driver.Lead(ctx, opened.Kube, namespace, func(ctx context.Context) error { return runController(ctx, o, opened) })
+	return observed.serveBeside(ctx, o.metrics, opened.Store, func(ctx context.Context) error { return driver.Lead(ctx, opened.Kube, namespace, run) })
 }
 
-func runController(ctx context.Context, o controllerOptions, opened *driver.Opened) error {
+func runController(ctx context.Context, o controllerOptions, opened *driver.Opened, observed *telemetry) error {
 	options := controller.Options{
 		Store: opened.Store, Cluster: opened.Cluster, Clock: clock.RealClock{}, ThinOvercommit: opened.Config.ThinOvercommit,
+		Observer: metrics.NewController(observed.registry),
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -77,6 +84,7 @@ func runController(ctx context.Context, o controllerOptions, opened *driver.Open
 	if err != nil {
 		return err
 	}
+	observed.registry.MustRegister(metrics.Swept{Server: server})
 	wg.Go(func() { server.SweepEvery(ctx, clock.RealClock{}, sweepInterval) })
 	ended := make(chan error, 2)
 	begin := func(run func() error) {
@@ -89,7 +97,7 @@ func runController(ctx context.Context, o controllerOptions, opened *driver.Open
 	if o.serveStore != "" {
 		begin(func() error { return opened.Config.ServeStore(ctx, o.serveStore, opened.Store) })
 	}
-	err = driver.Serve(ctx, o.endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Controller: server})
+	err = driver.Serve(ctx, o.endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Controller: server, Observe: observed.csi.Observe})
 	cancel()
 	wg.Wait()
 	close(ended)

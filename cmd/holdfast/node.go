@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/holdfast-csi/holdfast/driver"
+	"github.com/holdfast-csi/holdfast/driver/metrics"
 	"github.com/holdfast-csi/holdfast/node"
 	"github.com/holdfast-csi/holdfast/node/mount"
 	"github.com/holdfast-csi/holdfast/node/nvmeof"
@@ -29,9 +30,9 @@ const defaultMaxVolumes = 256
 
 type nodeOptions struct {
 	driver.Source
-	name, zone, endpoint, stateDir, machineID string
-	maxVolumes                                int64
-	keySlotMiB                                int
+	name, zone, endpoint, stateDir, machineID, metrics string
+	maxVolumes                                         int64
+	keySlotMiB                                         int
 }
 
 func nodeCommand() *cobra.Command {
@@ -51,6 +52,7 @@ func nodeCommand() *cobra.Command {
 	flags.StringVar(&o.machineID, "machine-id-file", "/etc/machine-id", "file that tells this machine from others of the same name")
 	flags.Int64Var(&o.maxVolumes, "max-volumes-per-node", defaultMaxVolumes, "how many volumes may be published to this machine; 0 is no limit")
 	flags.IntVar(&o.keySlotMiB, "key-slot-memory", mount.DefaultKeySlotMiB, "memory in MiB that it takes to try a passphrase of a volume that is encrypted here, 1 to 1024; less only for passphrases that were generated at random")
+	addMetricsAddress(cmd, &o.metrics)
 	for _, required := range []string{"node-id", "store"} {
 		if err := cmd.MarkFlagRequired(required); err != nil {
 			panic(err) // the flag was defined above
@@ -63,12 +65,14 @@ func runNode(ctx context.Context, o nodeOptions) error {
 	if o.keySlotMiB < 1 || o.keySlotMiB > 1024 {
 		return fmt.Errorf("--key-slot-memory %d: give 1 to 1024 MiB", o.keySlotMiB)
 	}
-	o.Owner = o.name
+	observed := newTelemetry()
+	o.Owner, o.Wrap = o.name, observed.spdk.Wrap
 	opened, err := o.Open(ctx)
 	if err != nil {
 		return err
 	}
 	defer opened.Close()
+	observed.certificate(opened.Config.TLS)
 	store := opened.Store
 	if err := register(ctx, store, o.name, o.machineID); err != nil {
 		return err
@@ -76,23 +80,13 @@ func runNode(ctx context.Context, o nodeOptions) error {
 	host, mounter := nvmeof.New(nvmeof.Options{}), mount.New(mount.Options{KeySlotMiB: o.keySlotMiB})
 	server, err := node.New(node.Options{
 		Name: o.name, Zone: cmp.Or(o.zone, opened.Config.ZoneOf(o.name)), Store: store, Cluster: opened.Cluster, Fabrics: host, FileSystems: mounter, Encryption: mounter, Mounts: mounter,
-		StateDir: o.stateDir, Clock: clock.RealClock{}, MaxVolumes: o.maxVolumes,
+		StateDir: o.stateDir, Clock: clock.RealClock{}, MaxVolumes: o.maxVolumes, Observer: metrics.NewNode(observed.registry),
 	})
 	if err != nil {
 		return err
 	}
-	watching, stopWatching := context.WithCancel(ctx)
-	watched, changed := make(chan error, 1), make(chan error, 1)
-	go func() { watched <- server.Watch(watching) }()
-	serving, stopServing := context.WithCancel(ctx)
-	go func() {
-		defer stopServing()
-		changed <- opened.WatchNodes(serving, clock.RealClock{})
-	}()
-	err = driver.Serve(serving, o.endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Node: server})
-	stopServing()
-	stopWatching()
-	err = errors.Join(err, <-changed, <-watched)
+	observed.registry.MustRegister(metrics.Staged{Server: server})
+	err = observed.serveBeside(ctx, o.metrics, store, func(ctx context.Context) error { return serveNode(ctx, o.endpoint, server, opened, observed) })
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	for _, closer := range []func(context.Context) error{mounter.Close, host.Close} {
@@ -101,6 +95,22 @@ func runNode(ctx context.Context, o nodeOptions) error {
 		}
 	}
 	return err
+}
+
+// serveNode serves CSI and watches the staged volumes and the SPDK nodes until ctx ends, or one of them.
+func serveNode(ctx context.Context, endpoint string, server *node.Server, opened *driver.Opened, observed *telemetry) error {
+	watching, stopWatching := context.WithCancel(ctx)
+	watched, changed := make(chan error, 1), make(chan error, 1)
+	go func() { watched <- server.Watch(watching) }()
+	serving, stopServing := context.WithCancel(ctx)
+	go func() {
+		defer stopServing()
+		changed <- opened.WatchNodes(serving, clock.RealClock{})
+	}()
+	err := driver.Serve(serving, endpoint, driver.Services{Identity: driver.Identity{WithController: true}, Node: server, Observe: observed.csi.Observe})
+	stopServing()
+	stopWatching()
+	return errors.Join(err, <-changed, <-watched)
 }
 
 func register(ctx context.Context, store volume.Store, name, machineIDFile string) error {

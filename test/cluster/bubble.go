@@ -39,7 +39,7 @@ func NewBubble(t testing.TB, n int, o Options) *Bubble {
 	for i := range n {
 		b.addNode(fmt.Sprintf("n%d", i+1), o)
 	}
-	b.Cluster.Cluster = b.connect(func(n *sim.Node) spdk.Caller { return o.Steps.wrapCaller()(n.Name(), direct{n}) })
+	b.Cluster.Cluster = b.connect(func(n *sim.Node) spdk.Caller { return o.wrapCaller()(n.Name(), direct{n}) })
 	b.direct = b.connect(func(n *sim.Node) spdk.Caller { return inspector{n} })
 	b.store = newMemory()
 	b.Store = o.Steps.wrapStore(b.store)

@@ -44,6 +44,8 @@ type Options struct {
 	Sockets []string
 	// Steps, if not nil, can make the driver's steps fail.
 	Steps *Steps
+	// Wrap, if not nil, stands between the driver and each node.
+	Wrap func(node string, rpc spdk.Caller) spdk.Caller
 }
 
 // Cluster is simulated SPDK nodes n1, n2, ... and a store. The CSI node of the same name is on the same machine.
@@ -83,7 +85,7 @@ func New(t testing.TB, n int, o Options) *Cluster {
 		}
 		c.addNode(name, o)
 	}
-	c.Cluster = c.connect(o.Steps.wrapCaller())
+	c.Cluster = c.connect(o.wrapCaller())
 	c.direct = c.connect(func(node string, rpc spdk.Caller) spdk.Caller {
 		c.rpc[node] = rpc
 		return rpc
@@ -157,6 +159,15 @@ func (c *Cluster) connect(wrap func(string, spdk.Caller) spdk.Caller) *converge.
 	c.must(err)
 	c.t.Cleanup(closeAll)
 	return cluster
+}
+
+// wrapCaller returns what stands between the driver and each node.
+func (o Options) wrapCaller() func(node string, rpc spdk.Caller) spdk.Caller {
+	steps := o.Steps.wrapCaller()
+	if o.Wrap == nil {
+		return steps
+	}
+	return func(node string, rpc spdk.Caller) spdk.Caller { return o.Wrap(node, steps(node, rpc)) }
 }
 
 // Sim returns the simulated node of that name.
