@@ -3,6 +3,7 @@ package kubernetes_test
 import (
 	"context"
 	"errors"
+	"net/url"
 	"testing"
 	"time"
 
@@ -10,10 +11,14 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume/stores/storetest"
 )
 
-// TestAPIServerRestartsUnderUse has a store in use while its API server goes away and comes back: meanwhile no answer says anything about a
+// TestAPIServerIsAwayUnderUse has a store in use while its API server goes away and comes back: meanwhile no answer says anything about a
 // record, and afterwards every change that was reported as made is there.
-func TestAPIServerRestartsUnderUse(t *testing.T) {
-	e, config := server(t)
+func TestAPIServerIsAwayUnderUse(t *testing.T) {
+	config := server(t)
+	at, err := url.Parse(config.Host)
+	must(t, err)
+	api := newProxy(t, at.Host)
+	config.Host = "https://" + api.address
 	s := empty(t, config, "n")
 	v := storetest.Volume("one")
 	v.Assemblies = 0
@@ -29,8 +34,7 @@ func TestAPIServerRestartsUnderUse(t *testing.T) {
 		return err
 	}
 	must(t, increase())
-	api := e.ControlPlane.GetAPIServer()
-	must(t, api.Stop())
+	api.stop()
 	for range 3 {
 		if err := increase(); err == nil || errors.Is(err, volume.ErrNotFound) || errors.Is(err, volume.ErrConflict) {
 			t.Fatalf("without an API server the answer is %v", err)
@@ -39,7 +43,7 @@ func TestAPIServerRestartsUnderUse(t *testing.T) {
 	if ids, err := s.Wishes(t.Context(), "n"); err != nil || len(ids) > 0 {
 		t.Errorf("the watch, interrupted, says %v, %v", ids, err)
 	}
-	must(t, api.Start())
+	api.start()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for err := increase(); err != nil; err = increase() {

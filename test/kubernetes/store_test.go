@@ -24,7 +24,7 @@ import (
 )
 
 // server starts an API server with the CRDs, for the test.
-func server(t *testing.T) (*envtest.Environment, *rest.Config) {
+func server(t *testing.T) *rest.Config {
 	t.Helper()
 	binaries := "../../.cache/kubernetes"
 	if _, err := os.Stat(filepath.Join(binaries, "kube-apiserver")); err != nil {
@@ -44,7 +44,7 @@ func server(t *testing.T) (*envtest.Environment, *rest.Config) {
 		}
 	})
 	config.QPS = -1
-	return e, config
+	return config
 }
 
 // empty returns the store of an API server, in which nothing is left from other tests.
@@ -89,7 +89,7 @@ func clear(t *testing.T, s *kube.Store) {
 }
 
 func TestStoreOnARealAPIServer(t *testing.T) {
-	_, config := server(t)
+	config := server(t)
 	t.Run("Suite", func(t *testing.T) {
 		storetest.Run(t, func(t *testing.T) volume.Store { return empty(t, config, "") })
 	})
