@@ -58,7 +58,7 @@ func (m *machine) start() {
 	m.b.t.Helper()
 	var err error
 	m.node, err = node.New(node.Options{
-		Name: m.name, Store: m.b.Store, Cluster: m.b.Cluster.Cluster, Fabrics: m, FileSystems: m, Mounts: m,
+		Name: m.name, Store: m.b.Store, Cluster: m.b.Cluster.Cluster, Fabrics: m, FileSystems: m, Encryption: m, Mounts: m,
 		StateDir: filepath.Join(m.b.Dir, m.name, "state"), Clock: clock.RealClock{},
 	})
 	m.b.must(err)
