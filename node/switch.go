@@ -93,7 +93,7 @@ func (w *watcher) viable(ctx context.Context, v *volume.Volume, l loss) error {
 // readyStandby returns the record with a standby that is ready, and on the node to unless that is empty. It gives up none for which there is
 // no other.
 func (w *watcher) readyStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume, to string) (*volume.Volume, error) {
-	wrong := v.Standby != nil && (to != "" && v.Standby.RaidHost != to || slices.Contains(w.down(), v.Standby.RaidHost))
+	wrong := v.Standby != nil && (to != "" && v.Standby.RaidHost != to || slices.Contains(w.down(), v.Standby.RaidHost) || w.standbyLost(v))
 	var err error
 	switch {
 	case wrong:

@@ -72,6 +72,7 @@ func TestRaidHostIsLeftWhileARebuildWaits(t *testing.T) {
 		l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
 		standby := b.Record(id).Standby.RaidHost
 		joinStandby := b.isolate(standby, sim.Outside)
+		b.must(b.await("there is another standby", func() bool { s := b.Record(id).Standby; return s != nil && s.RaidHost != standby }))
 		b.must(b.await("a rebuild waits for it", func() bool { return b.inState(id, volume.ReplicaRebuilding) == 1 }))
 		if s := b.Record(id).Standby; s == nil || s.RaidHost == standby {
 			t.Errorf("meanwhile the standby is %+v", s)
@@ -79,6 +80,42 @@ func TestRaidHostIsLeftWhileARebuildWaits(t *testing.T) {
 		time.Sleep(time.Second)
 		joinAlone := b.isolate(alone, sim.Outside)
 		b.must(b.await("the raid host is left", func() bool { a := b.Record(id).Assembly; return a.RaidHost != alone && !a.Held }))
+		joinAlone()
+		joinStandby()
+		b.must(b.awaitWhole(id))
+		b.must(l.End())
+		b.must(b.unuse(id))
+		b.wantData(id, l)
+		b.remove(id)
+	})
+}
+
+// The standby's node is cut off, and before another is made the raid host is: it is left for a node that works, though the record names the
+// standby that is lost.
+func TestRaidHostIsLeftForAnotherNodeThanThatOfALostStandby(t *testing.T) {
+	longTest(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, 4, cluster.Options{})
+		id := b.create("a", 2)
+		b.must(b.publish(id))
+		b.must(b.stage(id))
+		b.must(b.awaitWhole(id))
+		alone := b.moveAway(id)
+		l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
+		standby := b.Record(id).Standby.RaidHost
+		joinStandby := b.isolate(standby, sim.Outside)
+		b.must(b.await("its replica is out-of-sync", func() bool { return b.inState(id, volume.ReplicaOutOfSync, volume.ReplicaRebuilding) == 1 }))
+		time.Sleep(time.Second) // in which the raid host is seen to be well with the other alone
+		joinAlone := b.isolate(alone, sim.Outside)
+		if s := b.Record(id).Standby; s == nil || s.RaidHost != standby {
+			t.Fatalf("the standby is %+v already", s)
+		}
+		b.must(b.await("the raid host is left", func() bool {
+			a := b.Record(id).Assembly
+			return a.RaidHost != alone && a.RaidHost != standby && !a.Held
+		}))
+		before := l.Writes()
+		b.must(b.await("writes go on", func() bool { return l.Writes() > before+10 || l.Err() != nil }))
 		joinAlone()
 		joinStandby()
 		b.must(b.awaitWhole(id))
