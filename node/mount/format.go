@@ -38,25 +38,30 @@ func (m *Mounter) Format(ctx context.Context, device string, o FormatOptions) er
 	if slices.Contains(o.Args, "") {
 		return fmt.Errorf("%w: empty argument for %s", ErrInvalid, name)
 	}
-	c, err := m.Probe(ctx, device)
-	if err != nil {
-		return fmt.Errorf("format: %w", err)
-	}
-	if !c.Blank && !o.Unfinished {
-		return fmt.Errorf("format %s: %w: type %q, partition table %q", device, ErrNotBlank, c.FSType, c.PartTable)
-	}
-	inUse, err := m.InUse(ctx, device)
-	if err != nil {
-		return fmt.Errorf("format: %w", err)
-	}
-	if inUse {
-		return fmt.Errorf("format %s: %w: it is mounted or otherwise in use", device, ErrNotBlank)
+	if err := m.checkBlank(ctx, device, o.Unfinished); err != nil {
+		return fmt.Errorf("format %s: %w", device, err)
 	}
 	args = append(append(args, o.Args...), device)
 	if _, err := m.run(ctx, deviceKey(device), name, args...); err != nil {
 		return fmt.Errorf("format %s: %w", device, err)
 	}
 	return nil
+}
+
+// checkBlank answers ErrNotBlank unless device is in use by nothing and positively reads blank, or is known to hold what was left unfinished.
+func (m *Mounter) checkBlank(ctx context.Context, device string, unfinished bool) error {
+	c, err := m.Probe(ctx, device)
+	if err != nil {
+		return err
+	}
+	if !c.Blank && !unfinished {
+		return fmt.Errorf("%w: type %q, partition table %q", ErrNotBlank, c.FSType, c.PartTable)
+	}
+	inUse, err := m.InUse(ctx, device)
+	if err == nil && inUse {
+		err = fmt.Errorf("%w: it is mounted, open or otherwise in use", ErrNotBlank)
+	}
+	return err
 }
 
 // withNoDiscard adds to the extended options of mkfs.ext4, of which the last list counts, that nothing is to be discarded.

@@ -65,21 +65,10 @@ func (m *Mounter) FormatLUKS(ctx context.Context, device string, o LUKSOptions) 
 	if o.SectorBytes != 512 && o.SectorBytes != 4096 {
 		return fmt.Errorf("%w: sectors of %d bytes: LUKS2 has 512 or 4096", ErrInvalid, o.SectorBytes)
 	}
-	c, err := m.Probe(ctx, device)
-	if err != nil {
-		return fmt.Errorf("encrypt: %w", err)
+	if err := m.checkBlank(ctx, device, o.Unfinished); err != nil {
+		return fmt.Errorf("encrypt %s: %w", device, err)
 	}
-	if !c.Blank && !o.Unfinished {
-		return fmt.Errorf("encrypt %s: %w: type %q, partition table %q", device, ErrNotBlank, c.FSType, c.PartTable)
-	}
-	inUse, err := m.InUse(ctx, device)
-	if err != nil {
-		return fmt.Errorf("encrypt: %w", err)
-	}
-	if inUse {
-		return fmt.Errorf("encrypt %s: %w: it is mounted, open or otherwise in use", device, ErrNotBlank)
-	}
-	_, err = m.derive(ctx, deviceKey(device), o.Passphrase, func(run func(args ...string) error) (Mapping, error) {
+	_, err := m.derive(ctx, deviceKey(device), o.Passphrase, func(run func(args ...string) error) (Mapping, error) {
 		return Mapping{}, run("luksFormat", "--batch-mode", "--type", "luks2", "--cipher", "aes-xts-plain64", "--key-size", "512", "--hash", "sha256",
 			"--pbkdf", "argon2id", "--pbkdf-memory", strconv.Itoa(m.luks.memoryMiB<<10), "--pbkdf-force-iterations", argonPasses, "--pbkdf-parallel", argonLanes,
 			"--sector-size", strconv.Itoa(o.SectorBytes), "--offset", strconv.Itoa(volume.LUKSHeaderBytes/512), "--key-file=-", device)
