@@ -67,11 +67,8 @@ func (s *Server) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 }
 
 func readOrder(req *csi.CreateVolumeRequest) (order, error) {
-	switch name := req.GetName(); {
-	case name == "":
-		return order{}, invalid("name is empty")
-	case len(name) > maxNameBytes:
-		return order{}, invalid("name has %d bytes; the CSI specification allows %d", len(name), maxNameBytes)
+	if err := checkName(req.GetName()); err != nil {
+		return order{}, err
 	}
 	if err := checkCapabilities(req.GetVolumeCapabilities()); err != nil {
 		return order{}, invalid("%v", err)

@@ -40,9 +40,7 @@ func (inv *inventory) picture(ctx context.Context, sight condition.Sight) []cond
 		n := condition.NodePicture{Node: st.node}
 		if sight.Err(st.node.Name) == nil {
 			if lvstores, err := st.look(ctx, inv.clock); err == nil {
-				n.LvStores = slices.DeleteFunc(slices.Clone(lvstores), func(l spdk.LvStore) bool {
-					return len(st.node.OnlyLvStores) > 0 && !slices.Contains(st.node.OnlyLvStores, l.Name)
-				})
+				n.LvStores = slices.DeleteFunc(slices.Clone(lvstores), func(l spdk.LvStore) bool { return !st.node.MayUse(l.Name) })
 			}
 		}
 		nodes = append(nodes, n)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -26,11 +25,10 @@ func (s *Server) GroupControllerGetCapabilities(context.Context, *csi.GroupContr
 // CreateVolumeGroupSnapshot implements csi.GroupControllerServer. It returns when all snapshots are taken, at one moment.
 func (s *Server) CreateVolumeGroupSnapshot(ctx context.Context, req *csi.CreateVolumeGroupSnapshotRequest) (*csi.CreateVolumeGroupSnapshotResponse, error) {
 	name, sources := req.GetName(), slices.Sorted(slices.Values(req.GetSourceVolumeIds()))
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
 	switch {
-	case name == "":
-		return nil, invalid("name is empty")
-	case len(name) > maxNameBytes:
-		return nil, invalid("name has %d bytes; the CSI specification allows %d", len(name), maxNameBytes)
 	case len(sources) == 0:
 		return nil, invalid("source_volume_ids is empty")
 	case slices.Contains(sources, ""):
@@ -38,10 +36,8 @@ func (s *Server) CreateVolumeGroupSnapshot(ctx context.Context, req *csi.CreateV
 	case len(slices.Compact(slices.Clone(sources))) < len(sources):
 		return nil, invalid("source_volume_ids names a volume twice")
 	}
-	for key := range req.GetParameters() {
-		if !strings.HasPrefix(key, "csi.storage.k8s.io/") {
-			return nil, invalid("parameter %s: a VolumeGroupSnapshotClass has no parameters", key)
-		}
+	if err := checkNoParameters("VolumeGroupSnapshotClass", req.GetParameters()); err != nil {
+		return nil, err
 	}
 	id := volume.GroupIDFor(name)
 	unlock, err := s.locks.Try(id)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -185,5 +184,5 @@ func matches(labels, selector map[string]string) bool {
 }
 
 func allowed(node *converge.Node, lvstore string, p volume.Parameters) bool {
-	return (p.LvStore == "" || p.LvStore == lvstore) && (len(node.OnlyLvStores) == 0 || slices.Contains(node.OnlyLvStores, lvstore))
+	return (p.LvStore == "" || p.LvStore == lvstore) && node.MayUse(lvstore)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/google/uuid"
@@ -17,18 +16,14 @@ import (
 // CreateSnapshot implements csi.ControllerServer. It returns when the snapshot is taken.
 func (s *Server) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshotRequest) (*csi.CreateSnapshotResponse, error) {
 	name, source := req.GetName(), req.GetSourceVolumeId()
-	switch {
-	case name == "":
-		return nil, invalid("name is empty")
-	case len(name) > maxNameBytes:
-		return nil, invalid("name has %d bytes; the CSI specification allows %d", len(name), maxNameBytes)
-	case source == "":
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	if source == "" {
 		return nil, invalid("source_volume_id is empty")
 	}
-	for key := range req.GetParameters() {
-		if !strings.HasPrefix(key, "csi.storage.k8s.io/") {
-			return nil, invalid("parameter %s: a VolumeSnapshotClass has no parameters", key)
-		}
+	if err := checkNoParameters("VolumeSnapshotClass", req.GetParameters()); err != nil {
+		return nil, err
 	}
 	id := volume.SnapshotIDFor(name)
 	unlock, err := s.locks.Try(id)

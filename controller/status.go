@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -93,7 +92,7 @@ func (s *Server) Status() Status {
 	for name, st := range read.stocks {
 		node, err := s.cluster.Node(name)
 		for _, l := range st.pools {
-			if err == nil && (len(node.OnlyLvStores) == 0 || slices.Contains(node.OnlyLvStores, l.Name)) {
+			if err == nil && node.MayUse(l.Name) {
 				status.LvStores = append(status.LvStores, LvStoreStatus{
 					Node: name, Name: l.Name, SizeBytes: l.TotalBytes, FreeBytes: l.FreeBytes, CommittedBytes: s.ledger.promised[place{name, l.Name}],
 				})

@@ -17,6 +17,27 @@ func invalid(format string, args ...any) error {
 	return status.Errorf(codes.InvalidArgument, format, args...)
 }
 
+// checkName says what is wrong with the name that a CO gives to what is to be made.
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return invalid("name is empty")
+	case len(name) > maxNameBytes:
+		return invalid("name has %d bytes; the CSI specification allows %d", len(name), maxNameBytes)
+	}
+	return nil
+}
+
+// checkNoParameters refuses parameters of a class that has none.
+func checkNoParameters(class string, parameters map[string]string) error {
+	for key := range parameters {
+		if !volume.IsReserved(key) {
+			return invalid("parameter %s: a %s has no parameters", key, class)
+		}
+	}
+	return nil
+}
+
 // accessModes are the access modes that are served.
 var accessModes = map[csi.VolumeCapability_AccessMode_Mode]volume.AccessMode{
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER:        volume.AccessSingleNodeWriter,

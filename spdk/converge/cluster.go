@@ -29,6 +29,11 @@ type Node struct {
 	ClearMethod spdk.ClearMethod
 }
 
+// MayUse says whether an lvstore of the node may be used.
+func (n *Node) MayUse(lvstore string) bool {
+	return len(n.OnlyLvStores) == 0 || slices.Contains(n.OnlyLvStores, lvstore)
+}
+
 // Cluster is the SPDK nodes of the configuration, by name. It does not change while the process runs.
 type Cluster struct {
 	nodes map[string]*Node

@@ -84,7 +84,7 @@ func (o *Operator) ask(ctx context.Context, n *NodeSummary) error {
 		return err
 	}
 	for _, s := range lvstores {
-		if len(node.OnlyLvStores) == 0 || slices.Contains(node.OnlyLvStores, s.Name) {
+		if node.MayUse(s.Name) {
 			n.FreeBytes += s.FreeBytes
 			n.SizeBytes += s.TotalBytes
 		}

@@ -51,6 +51,9 @@ const (
 // reservedPrefix starts the keys that Kubernetes' sidecars add of their own; they are not ours to judge.
 const reservedPrefix = "csi.storage.k8s.io/"
 
+// IsReserved says whether a parameter of a class is one that Kubernetes' sidecars add of their own.
+func IsReserved(key string) bool { return strings.HasPrefix(key, reservedPrefix) }
+
 // Parameters are a StorageClass's, validated, with defaults filled in. Those of mutableParameters may change, the others belong to the
 // volume for good.
 type Parameters struct {
@@ -127,7 +130,7 @@ func ParseClasses(raw, mutable map[string]string) (Parameters, error) {
 // the key, the value and what it may be.
 func (p Parameters) Modified(mutable map[string]string) (Parameters, error) {
 	for _, key := range slices.Sorted(maps.Keys(mutable)) {
-		if strings.HasPrefix(key, reservedPrefix) {
+		if IsReserved(key) {
 			continue
 		}
 		if !slices.Contains(mutableParameters, key) {
@@ -208,7 +211,7 @@ func (p *Parameters) set(key, value string) error {
 	case ParamWriteBandwidthLimit:
 		p.Limits.WriteBandwidth, err = parseBandwidth(value)
 	default:
-		if !strings.HasPrefix(key, reservedPrefix) {
+		if !IsReserved(key) {
 			return fmt.Errorf("no such parameter; there are %s", strings.Join(knownParameters, ", "))
 		}
 	}
