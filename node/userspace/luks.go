@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -234,12 +235,7 @@ func (m *Machine) Mapping(name string) (at mount.Mapping, open bool, err error) 
 func (m *Machine) Mappings() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	names := make([]string, 0, len(m.mappings))
-	for name := range m.mappings {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(m.mappings))
 }
 
 func (d *disk) mapping(name string) mount.Mapping {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -179,12 +180,7 @@ func (m *Machine) All() []mount.Mounted {
 func (m *Machine) Attached() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	nqns := make([]string, 0, len(m.disks))
-	for nqn := range m.disks {
-		nqns = append(nqns, nqn)
-	}
-	slices.Sort(nqns)
-	return nqns
+	return slices.Sorted(maps.Keys(m.disks))
 }
 
 // uses says whether a disk is mounted anywhere as a file system, or has a mapping on it.
