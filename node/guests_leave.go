@@ -19,15 +19,14 @@ const (
 	guestPatience = 3 * time.Second
 )
 
-// writers is how many of these may write.
-func writers(guests []volume.Publication) int {
-	n := 0
+// writer returns the node of one of these guests that may write; "" if none may.
+func writer(guests []volume.Publication) string {
 	for _, p := range guests {
 		if p.Writes() {
-			n++
+			return p.Node
 		}
 	}
-	return n
+	return ""
 }
 
 // seeOff has the guests of a volume leave its raid host for the standby, before that takes the volume over. It returns when nothing that
@@ -69,8 +68,8 @@ func (w *watcher) seeOff(ctx context.Context, wv *watchedVolume, v *volume.Volum
 	switch {
 	case l.asked:
 		return v, nil
-	case writers(behind) > 0:
-		return nil, fmt.Errorf("%w: node %s may write to it and has not let go of raid host %s; its node service is waited for, or the volume's unpublication there", volume.ErrBusy, behind[0].Node, from)
+	case writer(behind) != "":
+		return nil, fmt.Errorf("%w: node %s may write to it and has not let go of raid host %s; its node service is waited for, or the volume's unpublication there", volume.ErrBusy, writer(behind), from)
 	case wv.unknown(v, w.clock.Now()):
 		return nil, fmt.Errorf("%w: the other nodes left raid host %s too late to know what it has acknowledged to them", volume.ErrNoGoodReplica, from)
 	}
@@ -143,8 +142,8 @@ func (w *watcher) quiesce(ctx context.Context, v *volume.Volume) error {
 			continue
 		}
 		err := w.silence(ctx, v, former)
-		if err != nil && writers(behind) > 0 {
-			return fmt.Errorf("%w: node %s may still write through raid host %s, which can't be held: %w", volume.ErrBusy, behind[0].Node, former.RaidHost, err)
+		if err != nil && writer(behind) != "" {
+			return fmt.Errorf("%w: node %s may still write through raid host %s, which can't be held: %w", volume.ErrBusy, writer(behind), former.RaidHost, err)
 		}
 		if err != nil {
 			klog.FromContext(ctx).Info("A node that only reads may still be served by a former raid host", "volumeID", v.ID, "node", behind[0].Node, "raidHost", former.RaidHost, "err", err)
@@ -177,7 +176,7 @@ func (w *watcher) silence(ctx context.Context, v *volume.Volume, former volume.A
 // unknown says whether the raid host may have acknowledged a write to a guest without the legs that are good on record: they were last seen
 // to be connected too long ago.
 func (wv *watchedVolume) unknown(v *volume.Volume, now time.Time) bool {
-	return writers(v.Guests()) > 0 && !wv.seenOffFrom(v.Assembly.Number) && !wv.inTime(v, now)
+	return writer(v.Guests()) != "" && !wv.seenOffFrom(v.Assembly.Number) && !wv.inTime(v, now)
 }
 
 func (wv *watchedVolume) seenOffFrom(number uint32) bool {

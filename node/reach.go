@@ -21,14 +21,14 @@ func (w *watcher) reach(ctx context.Context) {
 	now := w.clock.Now()
 	w.mu.Lock()
 	due := now.Sub(w.reachedAt) >= reachInterval
-	all := make([]*watchedVolume, 0, len(w.watched))
 	if due {
 		w.reachedAt, w.pathStates = now, nil
-		for _, wv := range w.watched {
-			all = append(all, wv)
-		}
 	}
 	w.mu.Unlock()
+	if !due {
+		return
+	}
+	all := w.all()
 	if len(all) == 0 {
 		return
 	}

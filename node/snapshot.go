@@ -184,12 +184,18 @@ func (w *watcher) pauseAndTake(ctx context.Context, wv *watchedVolume) (*taking,
 
 // beginPause puts on record that I/O is about to be paused.
 func (w *watcher) beginPause(ctx context.Context, wv *watchedVolume, v *volume.Volume) (*volume.Volume, error) {
-	wish := v.Snapshot
-	return w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
-		if !wish.Same(v.Snapshot) || v.Snapshot.State != volume.WishWanted {
+	return w.changeWish(ctx, wv, v, volume.WishWanted, func(v *volume.Volume) {
+		v.Snapshot.State, v.Snapshot.Assembly, v.Snapshot.FileSystem = volume.WishPausing, v.Assembly.Number, v.FileSystem
+	})
+}
+
+// changeWish changes the attempt that is on the record as it was read, if it is still in that state.
+func (w *watcher) changeWish(ctx context.Context, wv *watchedVolume, read *volume.Volume, state volume.WishState, change func(*volume.Volume)) (*volume.Volume, error) {
+	return w.modify(ctx, wv, read.Assembly.Number, func(v *volume.Volume) (bool, error) {
+		if !read.Snapshot.Same(v.Snapshot) || v.Snapshot.State != state {
 			return false, errNotWanted
 		}
-		v.Snapshot.State, v.Snapshot.Assembly, v.Snapshot.FileSystem = volume.WishPausing, v.Assembly.Number, v.FileSystem
+		change(v)
 		return true, nil
 	})
 }
@@ -331,10 +337,8 @@ func (w *watcher) confirm(ctx context.Context, t *taking) error {
 // report puts the outcome on record. A volume that runs elsewhere by now, or has another file system than when the pause began, has the
 // attempt fail.
 func (w *watcher) report(ctx context.Context, wv *watchedVolume, t *taking, taken error) error {
-	_, err := w.modify(ctx, wv, t.v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+	_, err := w.changeWish(ctx, wv, t.v, volume.WishPausing, func(v *volume.Volume) {
 		switch wish := v.Snapshot; {
-		case !t.wish.Same(wish) || wish.State != volume.WishPausing:
-			return false, errNotWanted
 		case taken != nil:
 			wish.Fail(taken.Error())
 		case v.FileSystem != wish.FileSystem:
@@ -342,7 +346,6 @@ func (w *watcher) report(ctx context.Context, wv *watchedVolume, t *taking, take
 		default:
 			wish.Take(v, t.failed, t.at)
 		}
-		return true, nil
 	})
 	return errors.Join(taken, err)
 }

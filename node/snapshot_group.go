@@ -25,27 +25,17 @@ const (
 // gather says on record that the volume is ready for its part in a group, and waits until all others are. If they are not in time it ends
 // the attempt, so that nobody waits for this one.
 func (w *watcher) gather(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
-	wish := v.Snapshot
-	change := func(change func(*volume.SnapshotWish)) error {
-		_, err := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
-			if !wish.Same(v.Snapshot) || v.Snapshot.State != volume.WishWanted {
-				return false, errNotWanted
-			}
-			change(v.Snapshot)
-			return true, nil
-		})
-		return err
-	}
-	if err := change(func(now *volume.SnapshotWish) { now.Group.Ready = true }); err != nil {
+	if _, err := w.changeWish(ctx, wv, v, volume.WishWanted, func(v *volume.Volume) { v.Snapshot.Group.Ready = true }); err != nil {
 		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, gatherLimit)
 	defer cancel()
-	err := w.awaitMembers(limited, wv, wish.Group, volume.MemberReady, volume.MemberPaused)
+	err := w.awaitMembers(limited, wv, v.Snapshot.Group, volume.MemberReady, volume.MemberPaused)
 	if err == nil {
 		return nil
 	}
-	return errors.Join(err, change(func(now *volume.SnapshotWish) { now.Fail(err.Error()) }))
+	_, failErr := w.changeWish(ctx, wv, v, volume.WishWanted, func(v *volume.Volume) { v.Snapshot.Fail(err.Error()) })
+	return errors.Join(err, failErr)
 }
 
 // markPaused puts on record that no command of the volume executes any more.
@@ -53,13 +43,7 @@ func (w *watcher) markPaused(ctx context.Context, wv *watchedVolume, t *taking) 
 	if t.wish.Group == nil {
 		return nil
 	}
-	_, err := w.modify(ctx, wv, t.v.Assembly.Number, func(v *volume.Volume) (bool, error) {
-		if !t.wish.Same(v.Snapshot) || v.Snapshot.State != volume.WishPausing {
-			return false, errNotWanted
-		}
-		v.Snapshot.Group.Paused = true
-		return true, nil
-	})
+	_, err := w.changeWish(ctx, wv, t.v, volume.WishPausing, func(v *volume.Volume) { v.Snapshot.Group.Paused = true })
 	return err
 }
 

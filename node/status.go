@@ -51,12 +51,8 @@ func (w *watcher) status() Status {
 			sight[name] = condition.NodeSight{Err: n.err, Health: n.health}
 		}
 	}
-	all := make([]*watchedVolume, 0, len(w.watched))
-	for _, wv := range w.watched {
-		all = append(all, wv)
-	}
 	w.mu.Unlock()
-	for _, wv := range all {
+	for _, wv := range w.all() {
 		status.Volumes = append(status.Volumes, w.statusOf(wv, sight))
 	}
 	return status

@@ -15,13 +15,7 @@ func (w *watcher) trimNext(ctx context.Context) {
 	if len(w.trims) > 0 {
 		return
 	}
-	w.mu.Lock()
-	all := make([]*watchedVolume, 0, len(w.watched))
-	for _, wv := range w.watched {
-		all = append(all, wv)
-	}
-	w.mu.Unlock()
-	for _, wv := range all {
+	for _, wv := range w.all() {
 		//nolint:gosec // it spreads work, and keeps no secret
 		if wv.trimDue(w.clock.Now(), rand.Float64()) {
 			w.running.Go(func() { w.trim(ctx, wv.id, "an interval") })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -221,17 +222,18 @@ func (w *watcher) begin(name string) (*watchedNode, bool) {
 	return n, true
 }
 
+// all returns the volumes that are staged here.
+func (w *watcher) all() []*watchedVolume {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Values(w.watched))
+}
+
 // onNode is what runs on an SPDK node of ours.
 type onNode struct{ volumes, standbys []*watchedVolume }
 
 // refreshAll reads the records that are due and returns what runs where by them.
 func (w *watcher) refreshAll(ctx context.Context) map[string]*onNode {
-	w.mu.Lock()
-	all := make([]*watchedVolume, 0, len(w.watched))
-	for _, wv := range w.watched {
-		all = append(all, wv)
-	}
-	w.mu.Unlock()
 	var mu sync.Mutex
 	nodes := map[string]*onNode{}
 	on := func(name string) *onNode {
@@ -242,7 +244,7 @@ func (w *watcher) refreshAll(ctx context.Context) map[string]*onNode {
 	}
 	var group errgroup.Group
 	group.SetLimit(readers)
-	for _, wv := range all {
+	for _, wv := range w.all() {
 		group.Go(func() error {
 			v, err := w.refresh(ctx, wv)
 			if err != nil {
