@@ -82,6 +82,12 @@ func (s RaidState) Holds(bdev string) bool {
 	return slices.ContainsFunc(s.Slots, func(slot RaidSlot) bool { return slot.Bdev == bdev && slot.Configured })
 }
 
+// Unfinished reports whether AssembleRaid was interrupted: a placeholder is still in a slot, and the raid may read from it what
+// no leg holds. Nobody may use such a raid; AssembleRaid finishes it.
+func (s RaidState) Unfinished() bool {
+	return slices.ContainsFunc(s.Slots, func(slot RaidSlot) bool { return isPlaceholder(s.Name, slot.Bdev) })
+}
+
 // Has reports whether a slot holds the bdev, configured or not.
 func (s RaidState) Has(bdev string) bool {
 	return slices.ContainsFunc(s.Slots, func(slot RaidSlot) bool { return slot.Bdev == bdev })

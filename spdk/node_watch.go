@@ -10,7 +10,7 @@ import (
 
 // Health is what a watcher needs to know of a node's raids, read in two calls however many there are.
 type Health struct {
-	// Raids are the online raids' members by raid name. RaidState's sizes and InUse are not read.
+	// Raids are the online raids' members by raid name, without those that are Unfinished. RaidState's sizes and InUse are not read.
 	Raids map[string]RaidState
 	// Controllers are the NVMe/TCP controllers by name. LegState's bdev and sizes are not read.
 	Controllers map[string]LegState
@@ -97,7 +97,9 @@ func legStates(controllers []NVMeControllerInfo) map[string]LegState {
 func raidStates(raids []RaidInfo) map[string]RaidState {
 	found := make(map[string]RaidState, len(raids))
 	for _, r := range raids {
-		found[r.Name] = raidState(r, nil)
+		if s := raidState(r, nil); !s.Unfinished() {
+			found[r.Name] = s
+		}
 	}
 	return found
 }

@@ -187,7 +187,9 @@ func observeRaid(ctx context.Context, node *Node, v *volume.Volume) (*volume.Rai
 	if err != nil {
 		return nil, err
 	}
-	view := &volume.RaidView{Online: raid.State == spdk.RaidOnline, SizeBytes: raid.SizeBytes, Slots: len(raid.Slots), Limits: limitsSeen(raid.Limits)}
+	view := &volume.RaidView{
+		Online: raid.State == spdk.RaidOnline && !raid.Unfinished(), SizeBytes: raid.SizeBytes, Slots: len(raid.Slots), Limits: limitsSeen(raid.Limits),
+	}
 	for _, slot := range raid.Slots {
 		if id, ok := v.ReplicaOf(slot.Bdev); ok {
 			view.Legs = append(view.Legs, id)

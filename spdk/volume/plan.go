@@ -44,6 +44,7 @@ type LegView struct {
 
 // RaidView is a raid bdev.
 type RaidView struct {
+	// Online: the raid has a bdev, and its assembly was not interrupted.
 	Online bool
 	// SizeBytes is 0 unless the raid is online.
 	SizeBytes int64

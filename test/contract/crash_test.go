@@ -194,3 +194,44 @@ func TestRaidOperationsSurviveAFaultInEveryCall(t *testing.T) {
 			return err
 		})
 }
+
+// A raid that still has a placeholder in a slot may read from it: it must not be taken for one that runs.
+func TestRaidWhoseAssemblyWasInterruptedIsNoneThatRuns(t *testing.T) {
+	tg, ctx := targets(t, 1)[0], t.Context()
+	leg := attach(t, tg, newReplica(t, tg, volumeSize, tg))
+	spec := spdk.RaidSpec{Name: unique(), UUID: uuid.New(), Slots: 3, Legs: []string{leg.Bdev}}
+	atEnd(t, "delete raid", func(ctx context.Context) error { return tg.DeleteRaid(ctx, spec.Name) })
+	interrupted := 0
+	for i := int64(0); ; i++ {
+		f := &faulty{Caller: tg.rpc, at: i}
+		_, err := spdk.NewNode("faulty", f).AssembleRaid(ctx, spec)
+		if f.calls.Load() <= i {
+			ok(t, err)
+			break
+		}
+		health, err := tg.Health(ctx)
+		ok(t, err)
+		_, runs := health.Raids[spec.Name]
+		raid, err := tg.Raid(ctx, spec.Name)
+		switch {
+		case errors.Is(err, spdk.ErrNotFound):
+			if runs {
+				t.Errorf("call %d failed: there is no raid, health has one", i)
+			}
+		case err != nil:
+			t.Error(err)
+		default:
+			placeholders := slices.ContainsFunc(bdevs(raid), func(b string) bool { return b != "" && b != leg.Bdev })
+			if raid.Unfinished() != placeholders || runs == placeholders {
+				t.Errorf("call %d failed: raid of %q, unfinished: %t, health has it: %t", i, bdevs(raid), raid.Unfinished(), runs)
+			}
+			if placeholders {
+				interrupted++
+			}
+		}
+		ok(t, tg.DeleteRaid(ctx, spec.Name))
+	}
+	if interrupted == 0 {
+		t.Error("no fault left a placeholder behind")
+	}
+}
