@@ -32,6 +32,9 @@ func TestRandom(t *testing.T) {
 	}
 }
 
+// longestRun is more time, of the simulated clock, than any run takes: one that waits for what never comes ends with its trace.
+const longestRun = 12 * time.Hour
+
 func run(t *testing.T, seed uint64, steps int) {
 	tr := newTrace(*logFlag)
 	defer func() {
@@ -41,6 +44,8 @@ func run(t *testing.T, seed uint64, steps int) {
 	}()
 	w := newWorld(t, seed, tr)
 	defer w.close()
+	stuck := time.AfterFunc(longestRun, func() { panic(fmt.Sprintf("seed %d has not ended in %v of its time\n%s", seed, longestRun, tr)) })
+	defer stuck.Stop()
 	for i := range steps {
 		tr.add("step %d", i+1)
 		w.step()

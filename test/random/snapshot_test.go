@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -165,10 +166,12 @@ func (s *snap) check() {
 	}
 }
 
-// lvol reads an lvol past all faults. It can't be read while its node has no process, or its disk fails.
+// lvol reads an lvol, past the node's network. It can't be read while the node has no process, or its disk fails or hangs.
 func (w *world) lvol(node, lvstore, name string, size int64) ([]byte, bool) {
 	content := make([]byte, size)
-	err := w.sim(node).ReadBdev(context.Background(), lvstore+"/"+name, content, 0)
+	limited, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	err := w.sim(node).ReadBdev(limited, lvstore+"/"+name, content, 0)
 	if err != nil && w.sim(node).Running() && !w.faults.harmed(node) && !w.faults.badDisks[node] {
 		w.fail("lvol %s on %s can't be read: %v", name, node, err)
 	}
