@@ -195,7 +195,13 @@ func TestRetryJoinsConnectUnderWay(t *testing.T) {
 	if err := h.Close(soon(t)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("closed with a connect under way: %v", err)
 	}
+	if k.count() != 1 {
+		t.Errorf("%d connects", k.count())
+	}
 	close(release)
+	if err := h.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
 	if _, err := h.Connect(t.Context(), testTarget(addressA)); err != nil || k.count() != 1 {
 		t.Errorf("%d connects, %v", k.count(), err)
 	}
