@@ -5,7 +5,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 CONTROLLER_GEN_VERSION := v0.23.0
 BIN := $(CURDIR)/bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X github.com/holdfast-csi/holdfast/driver.Version=$(VERSION)
+LDFLAGS := -s -w -X github.com/holdfast-csi/holdfast/driver.Version=$(VERSION) -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := help
 
