@@ -307,7 +307,7 @@ func TestStatusAndOrphansShowWhatTheNodesHave(t *testing.T) {
 	b.use(v.ID)
 	b.want([]string{"orphans"}, "Every lvol of Holdfast's on the SPDK nodes that answer is on record.")
 	at := v.Replicas[0]
-	node, err := b.Cluster.Cluster.Node(at.Node)
+	node, err := b.Node(at.Node)
 	b.must(err)
 	_, err = node.CreateLvol(b.ctx, spdk.LvolSpec{LvStore: at.LvStore, Name: "hf-of-nobody", SizeBytes: 4 << 20, Thin: true})
 	b.must(err)

@@ -115,13 +115,13 @@ func (w *writer) text(name, text string) {
 
 // file writes what can be read, redacted, and returns why it could not be read to its end.
 func (w *writer) file(name string, from io.Reader) error {
-	if w.err != nil {
-		return nil
-	}
 	var text bytes.Buffer
 	readErr := redact(&text, from)
 	header := &tar.Header{Name: path.Join(w.folder, name), Mode: 0o600, Size: int64(text.Len()), ModTime: w.now, Typeflag: tar.TypeReg}
-	if w.err = w.tar.WriteHeader(header); w.err == nil {
+	if w.err == nil {
+		w.err = w.tar.WriteHeader(header)
+	}
+	if w.err == nil {
 		_, w.err = w.tar.Write(text.Bytes())
 	}
 	return readErr

@@ -13,7 +13,7 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-// ErrNotAsked: the SPDK nodes can't be asked from here, and what they run is known by a controller's report alone.
+// ErrNotAsked says that what the SPDK nodes run is known by a controller's report alone.
 var ErrNotAsked = errors.New("SPDK nodes are not asked from here")
 
 // Reporter tells what a controller has last told of SPDK nodes and volumes.
