@@ -17,6 +17,12 @@ help: ## List the targets
 build: ## Build the static binaries into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
+.PHONY: plugin
+plugin: ## Build kubectl-holdfast for people's machines into dist/
+	for on in linux-amd64 linux-arm64 darwin-amd64 darwin-arm64; do \
+	  CGO_ENABLED=0 GOOS=$${on%-*} GOARCH=$${on#*-} go build -trimpath -ldflags '$(LDFLAGS)' -o dist/kubectl-holdfast-$$on ./cmd/kubectl-holdfast || exit 1; \
+	done
+
 .PHONY: demo
 demo: ## Show a replicated volume on three simulated SPDK nodes; needs neither root nor SPDK
 	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/holdfast

@@ -144,11 +144,14 @@ func TestOldReportIsSaidToBeOldAndNoGroundForADrain(t *testing.T) {
 	}
 }
 
-func TestMoveAndNodeListWorkByReport(t *testing.T) {
+func TestMoveDrainAndNodeListWorkByReport(t *testing.T) {
 	b, v := damaged(t)
 	b.want(Cluster.VolumeCommand, "move", "shop/images", "--to", "n1", "--no-wait")
 	if out := b.want(node, "list"); !strings.Contains(out, "n4    no") || !strings.Contains(out, "no route to host") {
 		t.Errorf("the list is\n%s", out)
+	}
+	if out := b.want(node, "drain", "n3"); !strings.Contains(out, "n3 holds 1 good replicas") || !strings.Contains(out, "n3 may be stopped.") {
+		t.Errorf("the drain of a node that is no raid host says\n%s", out)
 	}
 	if _, err := b.run(Cluster.VolumeCommand, "move", v.ID, "--to", "n4", "--no-wait"); !errors.Is(err, volume.ErrNodeDown) {
 		t.Errorf("move to a node that is silent: %v", err)
