@@ -38,8 +38,10 @@ func root() *cobra.Command {
 	logging := flag.NewFlagSet("logging", flag.ContinueOnError)
 	klog.InitFlags(logging)
 	cmd.PersistentFlags().AddGoFlag(logging.Lookup("v"))
-	cmd.AddCommand(controllerCommand(), withSPDKNodeCommands(nodeCommand()), gatewayCommand(), timeoutsCommand(), spdkConfigCommand(), demoCommand(), versionCommand())
-	cmd.AddCommand(volumeCommand(), snapshotCommand(), probeCommand())
+	node := nodeCommand()
+	node.AddCommand(commands.NodeCommands()...)
+	cmd.AddCommand(controllerCommand(), node, gatewayCommand(), timeoutsCommand(), spdkConfigCommand(), demoCommand(), versionCommand())
+	cmd.AddCommand(commands.StatusCommand(), commands.VolumeCommand(), commands.SnapshotCommand(), commands.OrphansCommand(), probeCommand())
 	return cmd
 }
 
