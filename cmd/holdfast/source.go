@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/utils/clock"
 
-	"github.com/holdfast-csi/holdfast/console"
+	"github.com/holdfast-csi/holdfast/cmd/internal/console"
 	"github.com/holdfast-csi/holdfast/driver"
 	"github.com/holdfast-csi/holdfast/spdk/operator"
 )

@@ -14,8 +14,8 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 
-	"github.com/holdfast-csi/holdfast/console"
-	"github.com/holdfast-csi/holdfast/console/bundle"
+	"github.com/holdfast-csi/holdfast/cmd/internal/console"
+	"github.com/holdfast-csi/holdfast/cmd/internal/console/bundle"
 )
 
 // Limits of one log in a bundle.

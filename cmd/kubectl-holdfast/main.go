@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/holdfast-csi/holdfast/console"
+	"github.com/holdfast-csi/holdfast/cmd/internal/console"
 )
 
 // version is set when it is linked.

@@ -20,7 +20,7 @@ import (
 var update = flag.Bool("update", false, "write the golden files, and what docs show of them")
 
 // shownIn is the page that shows the golden files.
-const shownIn = "../docs/kubernetes.md"
+const shownIn = "../../../docs/kubernetes.md"
 
 // golden compares what a command prints with testdata/NAME.txt, and with the block of that name in the documentation.
 func golden(t *testing.T, name, got string) {
@@ -45,10 +45,10 @@ func golden(t *testing.T, name, got string) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("%s is\n%s\nand not\n%s\n(go test ./console -update writes it)", name, got, want)
+		t.Errorf("%s is\n%s\nand not\n%s\n(go test ./cmd/internal/console -update writes it)", name, got, want)
 	}
 	if shown := block.FindSubmatch(page); shown == nil || string(shown[2]) != got {
-		t.Errorf("%s does not show %s as it is printed (go test ./console -update writes it)", shownIn, name)
+		t.Errorf("%s does not show %s as it is printed (go test ./cmd/internal/console -update writes it)", shownIn, name)
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
-	"github.com/holdfast-csi/holdfast/console/bundle"
+	"github.com/holdfast-csi/holdfast/cmd/internal/console/bundle"
 	"github.com/holdfast-csi/holdfast/spdk/volume/stores/kube"
 	"github.com/holdfast-csi/holdfast/spdk/volume/stores/kube/v1alpha1"
 	"github.com/holdfast-csi/holdfast/spdk/volume/stores/storetest"
