@@ -141,14 +141,15 @@ func (i *installation) startNode() {
 }
 
 // command runs a command of an operator.
-func (i *installation) command(nodes string, words ...string) {
+func (i *installation) command(nodes string, words ...string) error {
 	i.t.Helper()
 	ctx, cancel := context.WithTimeout(i.t.Context(), patience)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, i.binary(), append(words, flags(i.source(nodes), i.asOperator)...)...).CombinedOutput()
 	if err != nil {
-		i.t.Fatalf("holdfast %v: %v\n%s", words, err, out)
+		return fmt.Errorf("holdfast %v: %w\n%s", words, err, out)
 	}
+	return nil
 }
 
 // eventually waits until a condition holds.

@@ -63,8 +63,8 @@ func story(t *testing.T, e *envtest.Environment) (granted map[string][]string) {
 	must(t, vm.Build(t.Context(), i.binary(), "github.com/holdfast-csi/holdfast/cmd/holdfast"))
 	i.asController, i.asNode, i.asOperator = kubeconfig(t, e, dir, "holdfast-controller"), kubeconfig(t, e, dir, "holdfast-node"), personalKubeconfig(t, e, dir)
 
-	i.command(driver.NodesFromFile, "node", "cordon", "n1") // before there are resources
-	i.command(driver.NodesFromFile, "node", "uncordon", "n1")
+	must(t, i.command(driver.NodesFromFile, "node", "cordon", "n1")) // before there are resources
+	must(t, i.command(driver.NodesFromFile, "node", "uncordon", "n1"))
 	_, stop := i.startController("before", driver.NodesFromFile)
 	s := tale{i, admin}
 	s.nameNodes()

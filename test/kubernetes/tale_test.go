@@ -158,15 +158,18 @@ func (s tale) operate(id string) {
 		{"node", "list"}, {"volume", "list"}, {"volume", "show", id}, {"snapshot", "list"},
 		{"node", "cordon", to}, {"node", "uncordon", to}, {"volume", "move", id, "--to", to},
 	} {
-		s.command(driver.NodesFromKube, words...)
+		must(s.t, s.command(driver.NodesFromKube, words...))
 	}
 }
 
-// forgetNode ends an SPDK node for good.
+// forgetNode ends an SPDK node for good. It takes a while until the node service has given up a standby that is there.
 func (s tale) forgetNode(id string) {
 	s.t.Helper()
 	lost := s.elsewhere(id)
 	s.spdk.Sims[lost].Kill()
 	s.await(id, condition.StateDegraded)
-	s.command(driver.NodesFromKube, "node", "forget", s.spdk.Config.Nodes[lost].Name, "--yes-never-returns")
+	eventually(s.t, "the node is forgotten", func() (bool, error) {
+		err := s.command(driver.NodesFromKube, "node", "forget", s.spdk.Config.Nodes[lost].Name, "--yes-never-returns")
+		return err == nil, err
+	})
 }
