@@ -40,19 +40,23 @@ func (d KeyDir) Translate(method string, params json.RawMessage) (string, json.R
 		return "", nil, ErrNoKeyDir
 	}
 	path := filepath.Join(d.Path, p.Name)
-	spdkMethod, err := "keyring_file_remove_key", error(nil)
-	var spdkParams any = map[string]string{"name": p.Name}
-	if method == MethodPutKey {
-		spdkMethod, spdkParams = "keyring_file_add_key", map[string]string{"name": p.Name, "path": path}
-		err = d.write(path, p.Key)
-	} else if err = os.Remove(path); errors.Is(err, os.ErrNotExist) {
-		err = nil
+	spdkMethod, spdkParams, act := "keyring_file_add_key", map[string]string{"name": p.Name, "path": path}, func() error { return d.write(path, p.Key) }
+	if method == MethodDropKey {
+		spdkMethod, spdkParams, act = "keyring_file_remove_key", map[string]string{"name": p.Name}, func() error { return removeFile(path) }
 	}
-	if err != nil {
+	if err := act(); err != nil {
 		return "", nil, fmt.Errorf("%s %s: %w", method, p.Name, err)
 	}
 	body, err := json.Marshal(spdkParams)
 	return spdkMethod, body, err
+}
+
+// removeFile removes a file that may be gone already.
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // write puts a whole file in place of what is there.

@@ -166,7 +166,7 @@ func eventually(t *testing.T, what string, holds func() (bool, error)) {
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatal(fmt.Errorf("%s: that doesn't come about (%v)", what, err))
+			t.Fatalf("%s: that doesn't come about (%v)", what, err)
 		case <-again.C:
 		}
 	}

@@ -66,7 +66,7 @@ var ErrKey = errors.New("not a DH-HMAC-CHAP key")
 func transformed(text, nqn string) ([]byte, error) {
 	parts := strings.Split(text, ":")
 	if len(parts) < 4 || parts[0] != "DHHC-1" {
-		return nil, fmt.Errorf("%w: its format is DHHC-1:hh:base64:", ErrKey)
+		return nil, fmt.Errorf("%w: the format DHHC-1:hh:base64: is wanted", ErrKey)
 	}
 	by, err := strconv.ParseUint(parts[1], 16, 8)
 	if err != nil || by > uint64(SHA512) {
