@@ -57,6 +57,9 @@ func (s *Server) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 		return nil, err
 	}
 	defer unlock()
+	if err := s.cluster.CheckKey(o.parameters); err != nil {
+		return nil, fmt.Errorf("create volume %q: %w", o.name, err)
+	}
 	v, err := s.create(ctx, id, o)
 	if err != nil {
 		return nil, fmt.Errorf("create volume %q: %w", o.name, err)

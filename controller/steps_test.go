@@ -81,6 +81,39 @@ func TestEveryStepOfUnpublishMayFail(t *testing.T) {
 		})
 }
 
+// withKeys makes a volume whose replicas and raid hosts authenticate to each other.
+func withKeys(b *bench, name string) (string, error) {
+	return b.create(order(name, 8*mib, volume.ParamReplicas, "2", volume.ParamReplicaKey, cluster.ReplicaKey))
+}
+
+func TestEveryStepWithKeysMayFail(t *testing.T) {
+	t.Run("Publish", func(t *testing.T) {
+		everyStep(t,
+			func(b *bench, name string) string {
+				id, err := withKeys(b, name)
+				b.must(err)
+				return id
+			},
+			func(b *bench, _, id string) error { return b.publish(id) },
+			func(b *bench, id string) {
+				if legs := b.wantPublished(id); len(legs) != 2 {
+					b.t.Errorf("legs are %v", legs)
+				}
+			})
+	})
+	t.Run("Unpublish", func(t *testing.T) {
+		everyStep(t,
+			func(b *bench, name string) string {
+				id, err := withKeys(b, name)
+				b.must(err)
+				b.must(b.publish(id))
+				return id
+			},
+			func(b *bench, _, id string) error { return b.unpublish(id) },
+			func(*bench, string) {})
+	})
+}
+
 func TestEveryStepOfDeleteMayFail(t *testing.T) {
 	everyStep(t, made,
 		func(b *bench, _, id string) error { return b.remove(id) },

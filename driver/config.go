@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -26,6 +27,8 @@ type Config struct {
 	TLS TLSConfig `json:"tls"`
 	// ThinOvercommit is how many times its size an lvstore may be promised to volumes: 1 or more.
 	ThinOvercommit float64 `json:"thinOvercommit"`
+	// ReplicaKeys are files with secrets, by the names that volumes' parameters have; keys of replicas are derived from them.
+	ReplicaKeys map[string]string `json:"replicaKeys"`
 }
 
 // NodeConfig is one SPDK node.
@@ -46,6 +49,8 @@ type NodeConfig struct {
 	LvStores []string `json:"lvstores"`
 	// ClearMethod is write_zeroes, the default, or unmap.
 	ClearMethod spdk.ClearMethod `json:"clearMethod"`
+	// KeyDir is a directory on this machine for keys that the SPDK process reads, where RPC is unix:///path; a gateway has its own.
+	KeyDir string `json:"keyDir"`
 }
 
 // TLSConfig names the PEM files of a certificate, its key, and the authorities that peers are checked against.
@@ -130,6 +135,9 @@ func (n NodeConfig) check(tls TLSConfig) []error {
 	if n.Zone != "" && !volume.ValidSegment(n.Zone) {
 		errs = append(errs, fmt.Errorf("zone: %q must be 1 to 63 letters, digits, dashes, underscores and dots, with a letter or a digit at both ends", n.Zone))
 	}
+	if _, local := strings.CutPrefix(n.RPC, "unix://"); n.KeyDir != "" && (!local || !filepath.IsAbs(n.KeyDir)) {
+		errs = append(errs, fmt.Errorf("keyDir: %q: want an absolute path, and rpc unix:///path; a gateway has --key-dir", n.KeyDir))
+	}
 	for key, value := range n.Labels {
 		if strings.ContainsAny(key+value, "=,") || key == "" || value == "" {
 			errs = append(errs, fmt.Errorf("labels: %q=%q: keys and values are not empty and have neither '=' nor ','", key, value))
@@ -197,13 +205,36 @@ func (c *Config) Cluster(wrap func(node string, rpc spdk.Caller) spdk.Caller) (c
 			return nil, nil, err
 		}
 		var rpc spdk.Caller = client
+		if socket, local := strings.CutPrefix(n.RPC, "unix://"); local {
+			rpc = spdk.KeyDir{Path: n.KeyDir, Socket: socket}.Caller(client)
+		}
 		if wrap != nil {
-			rpc = wrap(n.Name, client)
+			rpc = wrap(n.Name, rpc)
 		}
 		nodes = append(nodes, &converge.Node{
 			Node: spdk.NewNode(n.Name, rpc), Name: n.Name, NVMf: address, Host: cmp.Or(n.Host, n.Name), Zone: n.Zone, Labels: n.Labels, OnlyLvStores: n.LvStores,
 			ClearMethod: cmp.Or(n.ClearMethod, spdk.ClearWriteZeroes),
 		})
 	}
-	return converge.NewCluster(nodes), closeAll, nil
+	cluster = converge.NewCluster(nodes)
+	if cluster.Secrets, err = c.secrets(); err != nil {
+		closeAll()
+		return nil, nil, err
+	}
+	return cluster, closeAll, nil
+}
+
+// secrets reads what keys of replicas are derived from. No error has any of it.
+func (c *Config) secrets() (map[string]volume.Secret, error) {
+	secrets := map[string]volume.Secret{}
+	for name, path := range c.ReplicaKeys {
+		content, err := os.ReadFile(path)
+		if err == nil {
+			secrets[name], err = volume.NewSecret(content)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("replicaKeys: %s in %s: %w", name, path, err)
+		}
+	}
+	return secrets, nil
 }

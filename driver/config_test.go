@@ -1,8 +1,13 @@
 package driver
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
 const good = `
@@ -51,6 +56,7 @@ func TestFaultsOfAConfigurationAreNamedWithTheirPlace(t *testing.T) {
 		"nvmf port":         {strings.Replace(good, "10.0.0.1:4420", "10.0.0.1:0", 1), "port"},
 		"node name":         {strings.Replace(good, "name: b", `name: "b b"`, 1), "nodes[1]"},
 		"zone":              {strings.Replace(good, "zone: z1", "zone: 'z 1'", 1), "nodes[0] (a): zone"},
+		"key directory":     {strings.Replace(good, "rpc: \"tls://b.example:9009\"", "rpc: \"tls://b.example:9009\", keyDir: /keys", 1), "keyDir"},
 		"label":             {strings.Replace(good, "disk: nvme", "disk: ''", 1), "labels"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -59,5 +65,32 @@ func TestFaultsOfAConfigurationAreNamedWithTheirPlace(t *testing.T) {
 				t.Fatalf("want an error with %q, got: %v", c.want, err)
 			}
 		})
+	}
+}
+
+func TestSecretsOfReplicaKeysAreReadAndNotShown(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "main")
+	for content, want := range map[string]string{strings.Repeat("s3cr3t", 8): "", "s3cr3t": "replicaKeys: main"} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := ParseConfig([]byte(good + "replicaKeys: {main: " + file + "}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cluster, closeAll, err := c.Cluster(nil)
+		switch {
+		case want != "":
+			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cr3t") {
+				t.Errorf("got %v", err)
+			}
+		case err != nil:
+			t.Error(err)
+		default:
+			closeAll()
+			if known, unknown := cluster.CheckKey(volume.Parameters{ReplicaKey: "main"}), cluster.CheckKey(volume.Parameters{ReplicaKey: "other"}); known != nil || !errors.Is(unknown, volume.ErrNoKey) {
+				t.Errorf("%v and %v", known, unknown)
+			}
+		}
 	}
 }

@@ -36,6 +36,7 @@ var codeTable = []struct {
 	{volume.ErrNoGoodReplica, codes.Unavailable},
 	{volume.ErrNodeDown, codes.Unavailable},
 	{volume.ErrNodeUnknown, codes.FailedPrecondition},
+	{volume.ErrNoKey, codes.FailedPrecondition},
 
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 	{context.Canceled, codes.Canceled},

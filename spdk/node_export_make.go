@@ -145,13 +145,29 @@ func (n *Node) setHosts(ctx context.Context, want Export, have SubsystemInfo) er
 		}
 	}
 	for _, host := range want.Hosts {
-		if !slices.Contains(hosts, host) {
-			if err := n.AllowHost(ctx, want.NQN, host); err != nil {
-				return err
-			}
+		if err := n.setHost(ctx, want.NQN, host, want.HostKeys[host], slices.Contains(hosts, host)); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// setHost lets a host in, or sees to it that one that was let in has its keys: they may have been dropped since.
+func (n *Node) setHost(ctx context.Context, nqn, host string, keys Keys, allowed bool) error {
+	if keys.Host.Name == "" {
+		if allowed {
+			return nil
+		}
+		return n.AllowHost(ctx, nqn, host)
+	}
+	if err := n.PutKeys(ctx, keys); err != nil {
+		return err
+	}
+	p := NVMfHostKeysParams{NQN: nqn, Host: host, DHCHAPKey: keys.Host.Name, DHCHAPCtrlrKey: keys.Controller.Name}
+	if allowed {
+		return n.wrap(NVMfSubsystemSetKeys(ctx, n.rpc, p), "set the keys of host %s on %s", host, nqn)
+	}
+	return n.wrap(NVMfSubsystemAddHost(ctx, n.rpc, p), "allow host %s on %s", host, nqn)
 }
 
 // setNamespace makes the one namespace the one that is wanted.
@@ -196,7 +212,7 @@ func (n *Node) AllowHost(ctx context.Context, nqn, hostNQN string) error {
 	if slices.Contains(exportOf(s).Hosts, hostNQN) {
 		return nil
 	}
-	err = NVMfSubsystemAddHost(ctx, n.rpc, NVMfHostParams{NQN: nqn, Host: hostNQN})
+	err = NVMfSubsystemAddHost(ctx, n.rpc, NVMfHostKeysParams{NQN: nqn, Host: hostNQN})
 	return n.wrap(err, "allow host %s on %s", hostNQN, nqn)
 }
 

@@ -18,6 +18,8 @@ type Leg struct {
 	Address Address
 	// HostNQN is how this node names itself to the replica's node.
 	HostNQN string
+	// Keys are those with which both nodes prove themselves to each other.
+	Keys Keys
 	// CtrlrLossSec, ReconnectDelaySec and FastIOFailSec are in seconds, with
 	// reconnect delay <= fast I/O fail <= loss.
 	CtrlrLossSec, ReconnectDelaySec, FastIOFailSec int
@@ -142,6 +144,9 @@ func (n *Node) AttachLeg(ctx context.Context, leg Leg) (LegState, error) {
 			return LegState{}, err
 		}
 	}
+	if err := n.PutKeys(ctx, leg.Keys); err != nil {
+		return LegState{}, err
+	}
 	_, err = BdevNVMeAttachController(ctx, n.rpc, BdevNVMeAttachControllerParams{
 		Name:                 leg.Controller,
 		Trtype:               trtypeTCP,
@@ -154,6 +159,8 @@ func (n *Node) AttachLeg(ctx context.Context, leg Leg) (LegState, error) {
 		CtrlrLossTimeoutSec:  leg.CtrlrLossSec,
 		ReconnectDelaySec:    leg.ReconnectDelaySec,
 		FastIOFailTimeoutSec: leg.FastIOFailSec,
+		DHCHAPKey:            leg.Keys.Host.Name,
+		DHCHAPCtrlrKey:       leg.Keys.Controller.Name,
 	})
 	if err != nil {
 		return LegState{}, n.wrap(err, "attach %s at %s as %s", leg.NQN, leg.Address, leg.Controller)

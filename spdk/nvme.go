@@ -60,6 +60,9 @@ type BdevNVMeAttachControllerParams struct {
 	CtrlrLossTimeoutSec  int `json:"ctrlr_loss_timeout_sec"`
 	ReconnectDelaySec    int `json:"reconnect_delay_sec"`
 	FastIOFailTimeoutSec int `json:"fast_io_fail_timeout_sec"`
+	// DHCHAPKey is the name of the key with which this node authenticates, DHCHAPCtrlrKey of that with which the controller has to.
+	DHCHAPKey      string `json:"dhchap_key,omitempty"`
+	DHCHAPCtrlrKey string `json:"dhchap_ctrlr_key,omitempty"`
 }
 
 var bdevNVMeAttachController = register[BdevNVMeAttachControllerParams, []string]("bdev_nvme_attach_controller")

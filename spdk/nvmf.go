@@ -106,14 +106,29 @@ type NVMfHostParams struct {
 	Host string `json:"host"`
 }
 
+// NVMfHostKeysParams names a host of a subsystem and the keys with which they authenticate to each other.
+type NVMfHostKeysParams struct {
+	NQN  string `json:"nqn"`
+	Host string `json:"host"`
+	// DHCHAPKey is the name of the host's key, DHCHAPCtrlrKey of the controller's; a host without a key doesn't authenticate.
+	DHCHAPKey      string `json:"dhchap_key,omitempty"`
+	DHCHAPCtrlrKey string `json:"dhchap_ctrlr_key,omitempty"`
+}
+
 var (
-	nvmfSubsystemAddHost    = register[NVMfHostParams, bool]("nvmf_subsystem_add_host")
+	nvmfSubsystemAddHost    = register[NVMfHostKeysParams, bool]("nvmf_subsystem_add_host")
+	nvmfSubsystemSetKeys    = register[NVMfHostKeysParams, bool]("nvmf_subsystem_set_keys")
 	nvmfSubsystemRemoveHost = register[NVMfHostParams, bool]("nvmf_subsystem_remove_host")
 )
 
 // NVMfSubsystemAddHost lets a host in.
-func NVMfSubsystemAddHost(ctx context.Context, c Caller, p NVMfHostParams) error {
+func NVMfSubsystemAddHost(ctx context.Context, c Caller, p NVMfHostKeysParams) error {
 	return nvmfSubsystemAddHost.do(ctx, c, p)
+}
+
+// NVMfSubsystemSetKeys changes the keys of a host; its connections stay.
+func NVMfSubsystemSetKeys(ctx context.Context, c Caller, p NVMfHostKeysParams) error {
+	return nvmfSubsystemSetKeys.do(ctx, c, p)
 }
 
 // NVMfSubsystemRemoveHost disconnects a host and keeps it out.

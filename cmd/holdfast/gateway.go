@@ -35,6 +35,7 @@ func gatewayCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&listen, "listen", ":9009", "host:port to take TLS connections on")
 	flags.StringVar(&c.Socket, "socket", "/var/tmp/spdk.sock", "Unix socket of the SPDK target")
+	flags.StringVar(&c.KeyDir.Path, "key-dir", "", "directory for keys of DH-HMAC-CHAP that SPDK reads, best in memory; without it no volume's replicas can ask for authentication here")
 	flags.StringVar(&c.CertFile, "cert", "/etc/holdfast/tls/tls.crt", "the gateway's certificate (PEM)")
 	flags.StringVar(&c.KeyFile, "key", "/etc/holdfast/tls/tls.key", "its key (PEM)")
 	flags.StringVar(&c.ClientCAFile, "ca", "/etc/holdfast/tls/ca.crt", "authorities of the clients' certificates (PEM)")

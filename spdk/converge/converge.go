@@ -212,13 +212,13 @@ func (c *Converger) act(ctx context.Context, v *volume.Volume, a volume.Action) 
 	case volume.GrowReplica:
 		err = node.ResizeLvol(ctx, r.LvStore, v.LvolName(r), v.SizeBytes)
 	case volume.ExportReplica:
-		err = node.Export(ctx, replicaExport(v, r, node))
+		err = c.exportReplica(ctx, v, r, node)
 	case volume.UnexportReplica:
 		err = node.Unexport(ctx, v.ReplicaNQN(r))
 	case volume.AttachLeg:
 		err = c.attachLeg(ctx, v, r, node)
 	case volume.DetachLeg:
-		err = node.DetachLeg(ctx, v.LegController(r))
+		err = detachLeg(ctx, v, r, node)
 	case volume.AddLeg:
 		err = node.AddRaidLeg(ctx, v.RaidName(), spdk.LegBdev(v.LegController(r)))
 	case volume.EjectLeg:
@@ -275,8 +275,12 @@ func (c *Converger) attachLeg(ctx context.Context, v *volume.Volume, r volume.Re
 	if err != nil {
 		return err
 	}
+	keys, err := c.cluster.legKeys(v, r, node.Name)
+	if err != nil {
+		return err
+	}
 	_, err = node.AttachLeg(ctx, spdk.Leg{
-		Controller: v.LegController(r), NQN: v.ReplicaNQN(r), Address: from.NVMf, HostNQN: volume.SPDKHostNQN(node.Name),
+		Controller: v.LegController(r), NQN: v.ReplicaNQN(r), Address: from.NVMf, HostNQN: volume.SPDKHostNQN(node.Name), Keys: keys,
 		CtrlrLossSec: int(values.Leg.CtrlrLoss.Seconds()), ReconnectDelaySec: int(values.Leg.ReconnectDelay.Seconds()),
 		FastIOFailSec: int(values.Leg.FastIOFail.Seconds()),
 	})

@@ -85,6 +85,9 @@ func createReplica(ctx context.Context, v *volume.Volume, r volume.Replica, node
 
 // deleteReplica deletes a replica's lvol, and what the making of a clone may have left beside it.
 func deleteReplica(ctx context.Context, v *volume.Volume, r volume.Replica, node *Node) error {
+	if err := dropReplicaKeys(ctx, v, r, node); err != nil {
+		return err
+	}
 	if r.CloneOf != "" {
 		return node.DeleteClone(ctx, r.LvStore, v.LvolName(r))
 	}

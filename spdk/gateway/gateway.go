@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+
+	"github.com/holdfast-csi/holdfast/spdk"
 )
 
 // DefaultMaxConnections leaves half of the 64 connections that SPDK serves
@@ -21,6 +23,8 @@ const DefaultMaxConnections = 32
 type Config struct {
 	// Socket is the path of SPDK's Unix socket.
 	Socket string
+	// KeyDir is where SPDK finds keys of DH-HMAC-CHAP; without a path the gateway takes none.
+	KeyDir spdk.KeyDir
 	// CertFile and KeyFile are the gateway's own certificate and key; ClientCAFile holds the
 	// authorities that clients' certificates are checked against. PEM, read again when they
 	// change.
@@ -47,6 +51,7 @@ func New(config Config) (*Gateway, error) {
 	if config.Timeout <= 0 {
 		return nil, fmt.Errorf("a gateway's timeout is %v, give a positive duration", config.Timeout)
 	}
+	config.KeyDir.Socket = config.Socket
 	if config.MaxConnections == 0 {
 		config.MaxConnections = DefaultMaxConnections
 	}

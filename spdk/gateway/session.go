@@ -132,7 +132,12 @@ func (s *session) handle(frame json.RawMessage, answers *sync.WaitGroup) error {
 		refused := s.refuse(json.RawMessage("null"), spdk.CodeInvalidRequest, "not a request with an id and a method")
 		return errors.Join(errNoRequest, refused)
 	}
-	if !allowed[r.Method] {
+	method, params, err := s.config.KeyDir.Translate(r.Method, r.Params)
+	if err != nil {
+		s.log.Error(err, "A key can't be handled", "method", r.Method)
+		return s.refuse(r.ID, spdk.CodeNotForwarded, err.Error())
+	}
+	if method == r.Method && !allowed[r.Method] {
 		s.log.V(2).Info("Refused a method", "method", r.Method)
 		return s.refuse(r.ID, spdk.CodeMethodNotFound, fmt.Sprintf("the gateway does not pass method %q", r.Method))
 	}
@@ -141,7 +146,7 @@ func (s *session) handle(frame json.RawMessage, answers *sync.WaitGroup) error {
 			return s.refuse(r.ID, spdk.CodeNotForwarded, "the gateway cannot reach SPDK: "+err.Error())
 		}
 	}
-	out, err := json.Marshal(request{JSONRPC: "2.0", ID: r.ID, Method: r.Method, Params: r.Params})
+	out, err := json.Marshal(request{JSONRPC: "2.0", ID: r.ID, Method: method, Params: params})
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", r.Method, err)
 	}

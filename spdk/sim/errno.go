@@ -28,6 +28,8 @@ const (
 	errALREADY    = -errno(syscall.EALREADY)
 	errNOKEY      = -errno(syscall.ENOKEY)
 	errCANCELED   = -errno(syscall.ECANCELED)
+	errNOBUFS     = -errno(syscall.ENOBUFS)
+	errACCES      = -errno(syscall.EACCES)
 	errRANGE      = -errno(syscall.ERANGE)
 	errINPROGRESS = -errno(syscall.EINPROGRESS)
 )

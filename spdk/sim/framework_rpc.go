@@ -180,7 +180,7 @@ func (p *process) nvmfConfig() []object {
 	}
 	for _, s := range p.nvmf.subs {
 		for _, h := range s.hosts {
-			list = append(list, configMethod("nvmf_subsystem_add_host", obj("nqn", s.nqn, "host", h)))
+			list = append(list, configMethod("nvmf_subsystem_add_host", h.keys.describe(obj("nqn", s.nqn, "host", h.nqn))))
 		}
 		for _, nsid := range slices.Sorted(maps.Keys(s.nss)) {
 			list = append(list, configMethod("nvmf_subsystem_add_ns", obj("nqn", s.nqn, "namespace", s.nss[nsid].config())))

@@ -66,6 +66,7 @@ type nvmeCtrlr struct {
 
 	// Guarded by nvmeModule.mu.
 	conn       *nvmeConn // nil while there is none
+	keys       keyPair
 	cntlid     uint16
 	ana        map[uint32]nvmetcp.ANAState // by group; nil without ANA
 	namespaces map[uint32]nvmetcp.NamespaceInfo

@@ -71,7 +71,12 @@ func (c *call) nvmeAttachController() {
 		c.failErrno(rc)
 		return
 	}
-	ctrlr := &nvmeCtrlr{m: m, trid: t, hostnqn: req.HostNQN, params: req}
+	keys, found := c.p.findKeys(req.DHCHAPKey, req.DHCHAPCtrlrKey)
+	if !found {
+		c.failErrno(errNOKEY)
+		return
+	}
+	ctrlr := &nvmeCtrlr{m: m, trid: t, hostnqn: req.HostNQN, params: req, keys: keys}
 	ctrlr.ctx, ctrlr.cancel = context.WithCancel(c.p.ctx)
 	c.p.spawn(func(ctx context.Context) {
 		conn, err := ctrlr.connect(ctx, connectLimit)
@@ -151,7 +156,7 @@ func (m *nvmeModule) checkCreate(t trid, req *nvmeAttachParams) errno {
 		return errINVAL
 	case checkLoss(req.CtrlrLoss, req.ReconnectDelay, req.FastIOFail) != 0:
 		return errINVAL
-	case req.PSK != "" || req.DHCHAPKey != "" || req.DHCHAPCtrlrKey != "":
+	case req.PSK != "":
 		return errNOKEY
 	case t.trtype != "TCP":
 		return errNODEV

@@ -23,7 +23,7 @@ func (c *nvmeCtrlr) connect(ctx context.Context, limit time.Duration) (*nvmeConn
 	conn, err := nvmetcp.Connect(ctx, nvmetcp.HostConfig{Addr: joinAddr(c.trid), SubNQN: c.trid.subnqn, HostNQN: c.hostnqn,
 		HostID: c.m.hostID, IOQueues: 1, KATO: time.Duration(o.KeepAliveMS) * time.Millisecond,
 		HeaderDigest: c.params.HDGST, DataDigest: c.params.DDGST, ConnectTimeout: limit + time.Second,
-		Dial: c.m.p.node.dialer(ackTimeout(o.TransportAckTimeout)), Gate: c.m.p.gate, Logger: c.m.p.node.log})
+		Auth: c.hostAuth(), Dial: c.m.p.node.dialer(ackTimeout(o.TransportAckTimeout)), Gate: c.m.p.gate, Logger: c.m.p.node.log})
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ func nvmeMethods() map[string]method {
 		"bdev_nvme_attach_controller":  runtime((*call).nvmeAttachController),
 		"bdev_nvme_detach_controller":  runtime((*call).nvmeDetachController),
 		"bdev_nvme_get_controllers":    runtime((*call).nvmeGetControllers),
+		"bdev_nvme_set_keys":           runtime((*call).nvmeSetKeys),
 		"bdev_nvme_reset_controller":   runtime((*call).nvmeResetController),
 		"bdev_nvme_enable_controller":  runtime((*call).nvmeEnableController),
 		"bdev_nvme_disable_controller": runtime((*call).nvmeDisableController),

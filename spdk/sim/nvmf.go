@@ -21,6 +21,7 @@ type nvmfTarget struct {
 	subs      []*subsystem   // sorted by NQN
 	tgt       *nvmetcp.Target
 	mask      string // cores of the poll groups, "" for all
+	auth      nvmetcp.AuthAlgorithms
 }
 
 const discoveryNQN = "nqn.2014-08.org.nvmexpress.discovery"
@@ -32,7 +33,7 @@ type subsystem struct {
 	nqn     string
 	params  createSubsystemParams
 	anyHost bool
-	hosts   []string // newest first
+	hosts   []allowedHost // newest first
 	nss     map[uint32]*nvmfNamespace
 	lists   []*nvmfListener // newest first
 	wire    *nvmetcp.Subsystem
@@ -40,6 +41,21 @@ type subsystem struct {
 	deleting bool
 	queue    []func()
 	running  bool
+}
+
+// allowedHost is a host that may connect, and with what keys it has to authenticate.
+type allowedHost struct {
+	nqn  string
+	keys keyPair
+}
+
+// host finds a host that is allowed by name.
+func (s *subsystem) host(nqn string) *allowedHost {
+	i := slices.IndexFunc(s.hosts, func(h allowedHost) bool { return h.nqn == nqn })
+	if i < 0 {
+		return nil
+	}
+	return &s.hosts[i]
 }
 
 type nvmfNamespace struct {
@@ -89,6 +105,7 @@ func (n *nvmfTarget) start(t *nvmfTransport) {
 		MinKATO: time.Duration(t.MinKATO) * time.Millisecond, MaxQueueDepth: int(t.MaxQueueDepth),
 		MaxIOQueues: int(t.MaxIOQpairs), MaxIOSize: int(t.MaxIOSize), InCapsuleDataSize: int(t.InCapsule),
 		Logger: n.p.node.log})
+	n.tgt.SetAuthAlgorithms(n.auth)
 	for _, s := range n.subs {
 		s.open()
 	}
@@ -108,7 +125,8 @@ func (s *subsystem) open() {
 	}
 	s.wire = w
 	for _, h := range s.hosts {
-		w.AllowHost(h)
+		w.SetHostKeys(h.nqn, h.keys.wire())
+		w.AllowHost(h.nqn)
 	}
 	for _, ns := range s.nss {
 		_ = s.export(ns)

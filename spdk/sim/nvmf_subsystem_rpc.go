@@ -21,6 +21,7 @@ func nvmfSubsystemMethods() map[string]method {
 		"nvmf_subsystem_add_ns":           runtime((*call).nvmfAddNS),
 		"nvmf_subsystem_remove_ns":        runtime((*call).nvmfRemoveNS),
 		"nvmf_subsystem_add_host":         runtime((*call).nvmfAddHost),
+		"nvmf_subsystem_set_keys":         runtime((*call).nvmfSetKeys),
 		"nvmf_subsystem_remove_host":      runtime((*call).nvmfRemoveHost),
 		"nvmf_subsystem_allow_any_host":   runtime((*call).nvmfAllowAnyHost),
 		"nvmf_subsystem_get_controllers":  runtime((*call).nvmfGetControllers),
@@ -134,7 +135,7 @@ func (s *subsystem) describe() object {
 	}
 	hosts := []object{}
 	for _, h := range s.hosts {
-		hosts = append(hosts, obj("nqn", h))
+		hosts = append(hosts, h.keys.describe(obj("nqn", h.nqn)))
 	}
 	nss := []object{}
 	for nsid := uint32(1); nsid <= s.params.MaxNamespaces; nsid++ {
@@ -268,8 +269,8 @@ func (c *call) nvmfAddHost() {
 		Host           string  `json:"host" rpc:"required"`
 		TgtName        *string `json:"tgt_name"`
 		PSK            *string `json:"psk"`
-		DHCHAPKey      *string `json:"dhchap_key"`
-		DHCHAPCtrlrKey *string `json:"dhchap_ctrlr_key"`
+		DHCHAPKey      string  `json:"dhchap_key"`
+		DHCHAPCtrlrKey string  `json:"dhchap_ctrlr_key"`
 	}
 	if !c.decodeRelaxed(&req, badParamsInvalid) {
 		return
@@ -278,15 +279,49 @@ func (c *call) nvmfAddHost() {
 	if s == nil {
 		return
 	}
+	keys, found := c.p.findKeys(req.DHCHAPKey, req.DHCHAPCtrlrKey)
 	switch {
-	case req.DHCHAPKey != nil || req.DHCHAPCtrlrKey != nil:
+	case !found:
 		c.fail(codeInvalidParams, "Invalid parameters")
-	case !validNQN(req.Host) || slices.Contains(s.hosts, req.Host) || req.PSK != nil:
+	case !validNQN(req.Host) || s.host(req.Host) != nil || keys.host == nil && keys.controller != nil || req.PSK != nil:
 		c.fail(codeInternalError, "Internal error")
 	default:
-		s.hosts = append([]string{req.Host}, s.hosts...)
+		s.hosts = append([]allowedHost{{req.Host, keys}}, s.hosts...)
 		if s.wire != nil {
+			s.wire.SetHostKeys(req.Host, keys.wire())
 			s.wire.AllowHost(req.Host)
+		}
+		c.ok(true)
+	}
+}
+
+// nvmfSetKeys changes with what keys a host has to authenticate from now on; a key that isn't named is none any more.
+func (c *call) nvmfSetKeys() {
+	var req struct {
+		NQN            string  `json:"nqn" rpc:"required"`
+		Host           string  `json:"host" rpc:"required"`
+		TgtName        *string `json:"tgt_name"`
+		DHCHAPKey      string  `json:"dhchap_key"`
+		DHCHAPCtrlrKey string  `json:"dhchap_ctrlr_key"`
+	}
+	if !c.decode(&req, badParamsInvalid) {
+		return
+	}
+	s := c.subsystem(req.NQN, req.TgtName)
+	if s == nil {
+		return
+	}
+	keys, found := c.p.findKeys(req.DHCHAPKey, req.DHCHAPCtrlrKey)
+	host := s.host(req.Host)
+	switch {
+	case !found:
+		c.fail(codeInvalidParams, "Invalid parameters")
+	case host == nil || keys.host == nil && keys.controller != nil:
+		c.failErrno(errINVAL)
+	default:
+		host.keys = keys
+		if s.wire != nil {
+			s.wire.SetHostKeys(req.Host, keys.wire())
 		}
 		c.ok(true)
 	}
@@ -306,12 +341,11 @@ func (c *call) nvmfRemoveHost() {
 	if s == nil {
 		return
 	}
-	i := slices.Index(s.hosts, req.Host)
-	if i < 0 {
+	if s.host(req.Host) == nil {
 		c.fail(codeInternalError, "Internal error")
 		return
 	}
-	s.hosts = slices.Delete(s.hosts, i, i+1)
+	s.hosts = slices.DeleteFunc(s.hosts, func(h allowedHost) bool { return h.nqn == req.Host })
 	if s.wire == nil {
 		c.ok(true)
 		return

@@ -186,16 +186,16 @@ type adminPassthru struct {
 	VendorSpecific   bool `json:"vendor_specific"`
 }
 
-// nvmfSetConfig keeps the cores of the poll groups, a hexadecimal mask; the rest
-// has no effect here.
+// nvmfSetConfig keeps the cores of the poll groups, a hexadecimal mask, and how hosts
+// may authenticate; the rest has no effect here.
 func (c *call) nvmfSetConfig() {
 	var req struct {
 		Mask          string        `json:"poll_groups_mask"`
 		Passthru      adminPassthru `json:"admin_cmd_passthru"`
 		Filter        string        `json:"discovery_filter"`
 		Filters       []string      `json:"discovery_filters"`
-		Digests       []string      `json:"dhchap_digests"`
-		Groups        []string      `json:"dhchap_dhgroups"`
+		Digests       []string      `json:"dhchap_digests" enum:"sha256,sha384,sha512"`
+		Groups        []string      `json:"dhchap_dhgroups" enum:"null,ffdhe2048,ffdhe3072,ffdhe4096,ffdhe6144,ffdhe8192"`
 		DupHostPolicy string        `json:"dup_host_policy" enum:"allow,deny"`
 	}
 	if !c.decodeIfAny(&req, badParamsInvalid) {
@@ -206,7 +206,7 @@ func (c *call) nvmfSetConfig() {
 		c.fail(badParamsInvalid.code, badParamsInvalid.message)
 		return
 	}
-	c.p.nvmf.mask = mask
+	c.p.nvmf.mask, c.p.nvmf.auth = mask, algorithms(req.Digests, req.Groups)
 	c.ok(true)
 }
 

@@ -33,6 +33,7 @@ type process struct {
 	state rpcState
 
 	bdevs  bdevRegistry
+	keys   []*fileKey // with those removed that are held
 	lvs    []*lvolStore
 	raids  []*raid
 	nvme   nvmeModule

@@ -98,7 +98,7 @@ func buildMethods() map[string]method {
 	m := map[string]method{}
 	for _, table := range []map[string]method{
 		frameworkMethods(), bdevMethods(), lvolMethods(), lvolSnapshotMethods(),
-		raidMethods(), nvmeMethods(), nvmfMethods(), nvmfSubsystemMethods(), nvmfListenerMethods(),
+		raidMethods(), keyringMethods(), nvmeMethods(), nvmfMethods(), nvmfSubsystemMethods(), nvmfListenerMethods(),
 	} {
 		for name, mt := range table {
 			m[name] = mt

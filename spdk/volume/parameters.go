@@ -27,6 +27,7 @@ const (
 	ParamMkfsOptions        = "mkfsOptions"
 	ParamReservedBlocks     = "reservedBlocksPercent"
 	ParamTrimInterval       = "trimInterval"
+	ParamReplicaKey         = "replicaKey"
 )
 
 // Keys of parameters that may change while the volume is there, in a VolumeAttributesClass; ParamReplicas is one, too.
@@ -83,6 +84,8 @@ type Parameters struct {
 	ReservedBlocksPercent int `json:"reservedBlocksPercent,omitempty"`
 	// TrimInterval is how often what is free in the file system is discarded while the volume is staged; 0 is never.
 	TrimInterval time.Duration `json:"trimInterval,omitempty"`
+	// ReplicaKey is the configuration's name of the key that the replicas and the raid hosts authenticate to each other with; "" is without.
+	ReplicaKey string `json:"replicaKey,omitempty"`
 	// Limits bound the hosts' I/O.
 	Limits Limits `json:"limits,omitzero"`
 }
@@ -103,7 +106,7 @@ func (p Parameters) EqualButMutable(q Parameters) bool {
 	return p.Thin == q.Thin && p.LvStore == q.LvStore && p.FSType == q.FSType &&
 		p.Budgets == q.Budgets && p.Standby == q.Standby && p.Access.orDefault() == q.Access.orDefault() && p.ReplaceAfter == q.ReplaceAfter &&
 		p.SameEncryption(q.Encryption) &&
-		slices.Equal(p.MkfsOptions, q.MkfsOptions) && p.ReservedBlocksPercent == q.ReservedBlocksPercent && p.TrimInterval == q.TrimInterval && maps.Equal(p.NodeSelector, q.NodeSelector)
+		slices.Equal(p.MkfsOptions, q.MkfsOptions) && p.ReservedBlocksPercent == q.ReservedBlocksPercent && p.TrimInterval == q.TrimInterval && p.ReplicaKey == q.ReplicaKey && maps.Equal(p.NodeSelector, q.NodeSelector)
 }
 
 // ParseParameters validates StorageClass parameters. An error names the key, the value and what it may be.
@@ -202,6 +205,11 @@ func (p *Parameters) set(key, value string) error {
 		if p.TrimInterval, err = parseSeconds(value); err == nil && p.TrimInterval < leastTrimInterval {
 			return fmt.Errorf("must be a duration of whole seconds, %s or longer, such as 24h; without it nothing is trimmed", leastTrimInterval)
 		}
+	case ParamReplicaKey:
+		if !ValidSegment(value) {
+			return fmt.Errorf("must be the name of one of replicaKeys in the configuration file")
+		}
+		p.ReplicaKey = value
 	case ParamIOPSLimit:
 		p.Limits.IOPS, err = parseIOPS(value)
 	case ParamBandwidthLimit:
@@ -225,7 +233,7 @@ var (
 	mutableParameters = []string{ParamReplicas, ParamIOPSLimit, ParamBandwidthLimit, ParamReadBandwidthLimit, ParamWriteBandwidthLimit}
 	knownParameters   = append([]string{
 		ParamThin, ParamLvStore, ParamNodeSelector, ParamFSType, ParamReplicaStallBudget, ParamTargetLossBudget, ParamStandby, ParamReplaceAfter, ParamAccess, ParamEncryption,
-		ParamMkfsOptions, ParamReservedBlocks, ParamTrimInterval,
+		ParamMkfsOptions, ParamReservedBlocks, ParamTrimInterval, ParamReplicaKey,
 	}, mutableParameters...)
 )
 

@@ -332,6 +332,8 @@ var (
 	ErrPrecondition = errors.New("the volume is not in the state that this needs")
 	// ErrNodeUnknown: an SPDK node that the configuration doesn't name.
 	ErrNodeUnknown = errors.New("no such SPDK node")
+	// ErrNoKey: the configuration has no key of the name that the volume's parameters give.
+	ErrNoKey = errors.New("no such key")
 	// ErrHostUnknown: a CSI node whose node service has never been seen.
 	ErrHostUnknown = errors.New("no such node")
 	// ErrNodeDown: an SPDK node that is needed does not answer.

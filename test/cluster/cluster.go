@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,6 +27,9 @@ import (
 
 // Pool is the name of each node's lvstore.
 const Pool = "pool"
+
+// ReplicaKey is the name of the key that volumes may ask for.
+const ReplicaKey = "main"
 
 // StallBudget is the replica stall budget that the nodes are configured for, and that volumes of tests ask for. It is a long one: no
 // test waits for it, and with a short one keep-alives expire on a machine that is busy with other tests.
@@ -85,6 +89,9 @@ func New(t testing.TB, n int, o Options) *Cluster {
 		}
 		c.addNode(name, o)
 	}
+	secret := filepath.Join(c.Dir, "secret")
+	c.must(os.WriteFile(secret, []byte(strings.Repeat("secret", 8)), 0o600))
+	c.Config.ReplicaKeys = map[string]string{ReplicaKey: secret}
 	c.Cluster = c.connect(o.wrapCaller())
 	c.direct = c.connect(func(node string, rpc spdk.Caller) spdk.Caller {
 		c.rpc[node] = rpc
@@ -119,7 +126,7 @@ func (c *Cluster) addNode(name string, o Options) {
 	c.t.Cleanup(node.Close)
 	c.must(node.Start())
 	c.Sims = append(c.Sims, node)
-	c.Config.Nodes = append(c.Config.Nodes, driver.NodeConfig{Name: name, RPC: "unix://" + socket, NVMf: freeAddress(c.t)})
+	c.Config.Nodes = append(c.Config.Nodes, driver.NodeConfig{Name: name, RPC: "unix://" + socket, NVMf: freeAddress(c.t), KeyDir: filepath.Join(c.Dir, "keys of "+name)})
 }
 
 // nodeOptions are what an SPDK node is started with so that it holds a stall budget.
@@ -131,6 +138,7 @@ func nodeOptions(t testing.TB, stall time.Duration) (nvme, transport map[string]
 	nvme = map[string]any{
 		"action_on_timeout": "reset", "timeout_us": v.Node.IOTimeout.Microseconds(), "timeout_admin_us": v.Node.AdminTimeout.Microseconds(),
 		"keep_alive_timeout_ms": v.Node.KeepAlive.Milliseconds(), "transport_ack_timeout": v.Node.TransportAck,
+		"dhchap_dhgroups": []string{"null"}, // the arithmetic of the larger ones takes longer than all else
 	}
 	return nvme, map[string]any{"kas": v.Node.KAS, "min_kato": v.Node.MinKATO.Milliseconds()}
 }
@@ -282,6 +290,11 @@ func (c *Cluster) inventory(node string) []string {
 	c.must(err)
 	for _, s := range subsystems {
 		found["subsystem "+s.NQN] = true
+	}
+	keys, err := spdk.KeyringGetKeys(ctx, rpc)
+	c.must(err)
+	for _, k := range keys {
+		found["key "+k.Name] = true
 	}
 	return slices.Sorted(maps.Keys(found))
 }

@@ -23,10 +23,18 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume/stores/storetest"
 )
 
+// binaries is where "make kube-binaries" puts what it builds.
+const binaries = "../../.cache/kubernetes"
+
 // server starts an API server with the CRDs, for the test.
 func server(t *testing.T) *rest.Config {
 	t.Helper()
-	binaries := "../../.cache/kubernetes"
+	return environment(t, func(*envtest.Environment) {}).Config
+}
+
+// environment starts an API server with the CRDs, set up further by configure, for the test.
+func environment(t *testing.T, configure func(*envtest.Environment)) *envtest.Environment {
+	t.Helper()
 	if _, err := os.Stat(filepath.Join(binaries, "kube-apiserver")); err != nil {
 		t.Skip("there is no kube-apiserver in .cache/kubernetes: make kube-binaries builds it")
 	}
@@ -34,6 +42,7 @@ func server(t *testing.T) *rest.Config {
 		BinaryAssetsDirectory: binaries, CRDDirectoryPaths: []string{"../../deploy/crds"}, ErrorIfCRDPathMissing: true,
 		ControlPlaneStartTimeout: 5 * time.Minute, ControlPlaneStopTimeout: 3 * time.Minute, // it lets its watches end
 	}
+	configure(e)
 	config, err := e.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +53,7 @@ func server(t *testing.T) *rest.Config {
 		}
 	})
 	config.QPS = -1
-	return config
+	return e
 }
 
 // empty returns the store of an API server, in which nothing is left from other tests.

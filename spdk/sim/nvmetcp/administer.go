@@ -129,6 +129,7 @@ func (s *Subsystem) Hosts() (names []string, anyHost bool) {
 func (s *Subsystem) RemoveHost(nqn string) <-chan struct{} {
 	s.mu.Lock()
 	delete(s.hosts, nqn)
+	delete(s.keys, nqn)
 	s.mu.Unlock()
 	gone := s.disconnect(func(a *association) bool { return a.hostNQN == nqn }, true)
 	s.t.discoveryChanged()

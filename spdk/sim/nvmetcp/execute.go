@@ -46,7 +46,7 @@ func (q *qpair) process(r *request) response {
 		return failed(generic(SCTransientTransport))
 	}
 	q.mu.Lock()
-	a, qid, draining := q.assoc, q.qid, q.draining
+	a, qid, draining, barred := q.assoc, q.qid, q.draining, q.barred
 	q.mu.Unlock()
 	switch {
 	case draining:
@@ -57,6 +57,10 @@ func (q *qpair) process(r *request) response {
 		return failed(generic(SCCommandSequence))
 	case a == nil:
 		return q.connect(r)
+	case r.cmd.opcode() == opFabrics && (r.cmd.fctype() == fctypeAuthSend || r.cmd.fctype() == fctypeAuthReceive):
+		return q.authenticate(a, r)
+	case barred:
+		return failed(specific(SCAuthRequired))
 	case r.cmd.opcode() == opFabrics || qid == 0:
 		return a.manage(q, r, qid)
 	default:

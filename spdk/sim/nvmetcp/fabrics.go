@@ -96,7 +96,7 @@ func (q *qpair) connectAdmin(s *Subsystem, r *request, host string, sqsize uint1
 		a.leave(q)
 		return failed(generic(SCCommandSequence))
 	}
-	return response{result: uint64(a.cntlid)}
+	return response{result: uint64(a.cntlid) | q.requireAuthentication(a)}
 }
 
 // connectIO adds an I/O queue to a controller.
@@ -124,7 +124,7 @@ func (q *qpair) connectIO(s *Subsystem, data []byte, qid, sqsize uint16) respons
 		a.leave(q)
 		return failed(generic(SCCommandSequence))
 	}
-	return response{result: uint64(a.cntlid)}
+	return response{result: uint64(a.cntlid) | q.requireAuthentication(a)}
 }
 
 // attach binds the qpair to its controller; false if it is being disconnected.

@@ -46,8 +46,10 @@ type Controller struct {
 	anaGroups int
 	oaes      uint32
 
-	mu         sync.Mutex
-	namespaces map[uint32]NamespaceInfo // what Identify said, by id
+	mu          sync.Mutex
+	auth        *HostAuth                // nil is none
+	transaction uint16                   // of authentications
+	namespaces  map[uint32]NamespaceInfo // what Identify said, by id
 }
 
 func (c HostConfig) withDefaults() HostConfig {
@@ -85,7 +87,7 @@ func Connect(ctx context.Context, cfg HostConfig) (*Controller, error) {
 	actx, cancel := context.WithCancelCause(context.Background())
 	c := &Controller{
 		cfg: cfg, log: cfg.Logger, events: make(chan Event, 8), ctx: actx, cancel: cancel, done: make(chan struct{}),
-		namespaces: map[uint32]NamespaceInfo{},
+		namespaces: map[uint32]NamespaceInfo{}, auth: cfg.Auth,
 	}
 	if err := c.connect(ctx); err != nil {
 		c.drop(err)
@@ -162,9 +164,9 @@ func (c *Controller) connect(ctx context.Context) error {
 	return c.connectIO(ctx)
 }
 
-// fabricsConnect sends Connect on a queue and returns the controller id.
+// fabricsConnect sends Connect on a queue, authenticates it where that is due, and returns the controller id.
 func (c *Controller) fabricsConnect(ctx context.Context, q *queue, depth int, cntlid uint16) (uint16, error) {
-	ctx, stop := c.step(ctx)
+	limited, stop := c.step(ctx)
 	defer stop()
 	data := make([]byte, connectDataSize)
 	copy(data, c.cfg.HostID[:])
@@ -181,12 +183,12 @@ func (c *Controller) fabricsConnect(ctx context.Context, q *queue, depth int, cn
 	}
 	inline := q.inline
 	q.inline = max(inline, connectDataSize)
-	result, err := q.do(ctx, &cmd, data)
+	result, err := q.do(limited, &cmd, data)
 	q.inline = inline
 	if err != nil {
 		return 0, fmt.Errorf("connect queue %d of %s to %s as %s: %w", q.id, c.cfg.SubNQN, c.cfg.Addr, c.cfg.HostNQN, err)
 	}
-	return uint16(result), nil
+	return uint16(result), c.authenticateIfDue(ctx, q, result)
 }
 
 // enable sets CC.EN and waits until the controller is ready.

@@ -28,6 +28,8 @@ type HostConfig struct {
 	KeepAlive KeepAlivePolicy
 	// HeaderDigest and DataDigest ask for CRC32C digests of PDU headers and data.
 	HeaderDigest, DataDigest bool
+	// Auth is how the host authenticates; nil is not at all.
+	Auth *HostAuth
 	// ConnectTimeout bounds each step of connecting: the TCP connection, ICReq and
 	// each command. 0 is 10 s.
 	ConnectTimeout time.Duration

@@ -49,8 +49,10 @@ type qpair struct {
 	qid       uint16
 	sqSize    uint32 // entries
 	sqHead    uint32
-	inFlight  int // commands read and not answered
-	executing int // of these, handed to execution; asynchronous events are not counted
+	inFlight  int             // commands read and not answered
+	executing int             // of these, handed to execution; asynchronous events are not counted
+	barred    bool            // until it is authenticated
+	auth      *authentication // nil before the first
 	draining  bool
 	drained   chan struct{} // closed when draining and nothing executes
 }

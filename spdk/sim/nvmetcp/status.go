@@ -48,6 +48,7 @@ const (
 	SCConnectInvalidParameters  uint8 = 0x82
 	SCConnectRestartDiscovery   uint8 = 0x83
 	SCConnectInvalidHost        uint8 = 0x84
+	SCAuthRequired              uint8 = 0x91
 )
 
 // Media and path status codes (SCT 2 and 3).

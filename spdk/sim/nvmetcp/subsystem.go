@@ -24,6 +24,8 @@ type Subsystem struct {
 	mu         sync.Mutex
 	anyHost    bool
 	hosts      map[string]struct{}
+	keys       map[string]*HostKeys // of hosts that have to authenticate
+	sequence   uint32               // of challenges
 	listeners  map[string]*subsystemListener
 	portID     uint16
 	namespaces map[uint32]*namespace
@@ -75,7 +77,7 @@ func newSubsystem(t *Target, cfg SubsystemConfig) *Subsystem {
 	}
 	return &Subsystem{
 		t: t, cfg: cfg, changing: make(chan struct{}, 1), anyHost: cfg.AllowAnyHost,
-		hosts: map[string]struct{}{}, listeners: map[string]*subsystemListener{},
+		hosts: map[string]struct{}{}, keys: map[string]*HostKeys{}, listeners: map[string]*subsystemListener{},
 		namespaces: map[uint32]*namespace{}, assocs: map[uint16]*association{}, nextCNTLID: cfg.MinCNTLID,
 		io: map[uint32]int{}, progress: make(chan struct{}, 1),
 	}

@@ -31,6 +31,7 @@ type Target struct {
 	subsystems map[string]*Subsystem
 	qpairs     map[*qpair]struct{}
 	generation uint64 // of the discovery log
+	auth       AuthAlgorithms
 }
 
 // NewTarget makes a target that listens nowhere and serves only the discovery

@@ -23,6 +23,8 @@ const (
 	fctypePropertySet = 0x00
 	fctypeConnect     = 0x01
 	fctypePropertyGet = 0x04
+	fctypeAuthSend    = 0x05
+	fctypeAuthReceive = 0x06
 )
 
 // SGL descriptor identifiers: type in the high nibble, subtype in the low one.
@@ -35,8 +37,10 @@ const (
 	sqeSize         = 64
 	cqeSize         = 16
 	connectDataSize = 1024
-	pageSize        = 4096
-	globalNSID      = 0xffffffff
+	// connectATR in the answer to Connect says that the host has to authenticate.
+	connectATR = 1 << 17
+	pageSize   = 4096
+	globalNSID = 0xffffffff
 	// DiscoveryNQN is the well-known name of the discovery subsystem.
 	DiscoveryNQN = "nqn.2014-08.org.nvmexpress.discovery"
 	maxNQNLen    = 223

@@ -148,6 +148,8 @@ type Parameters struct {
 	ReservedBlocksPercent int64 `json:"reservedBlocksPercent,omitempty"`
 	// TrimInterval is how often what is free in the file system is discarded.
 	TrimInterval *metav1.Duration `json:"trimInterval,omitempty"`
+	// ReplicaKey names the key that the replicas and the raid hosts authenticate to each other with.
+	ReplicaKey string `json:"replicaKey,omitempty"`
 	// Limits bound the hosts' I/O.
 	Limits *Limits `json:"limits,omitempty"`
 }
