@@ -14,6 +14,9 @@ const reportLimit = 3 * time.Minute
 // Report writes what kubectl knows of everything, and the logs of all pods, to the directory of logs, and returns its name. What can't be had is
 // replaced by the reason: the test has failed already.
 func (c *Cluster) Report(ctx context.Context) string {
+	if c.SPDK == nil || c.apiserver == nil {
+		return c.options.Logs
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportLimit)
 	defer cancel()
 	for file, args := range map[string]string{

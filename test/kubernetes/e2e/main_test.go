@@ -20,7 +20,11 @@ const patience = 10 * time.Minute
 // parameters are those of the StorageClass.
 var parameters = map[string]string{"replicas": "3"}
 
-var shared *cluster.Cluster
+var (
+	shared *cluster.Cluster
+	// failed is why there is no cluster.
+	failed error
+)
 
 func TestMain(m *testing.M) {
 	code := cluster.Main(m)
@@ -44,9 +48,10 @@ func run(t *testing.T) *cluster.Cluster {
 			err = shared.Install(t.Context(), cluster.Release{Tag: "before", Parameters: parameters})
 		}
 		if err != nil {
-			t.Fatalf("%v\nlogs are in %s", err, shared.Report(t.Context()))
+			failed = fmt.Errorf("%w; logs are in %s", err, shared.Report(t.Context()))
 		}
 	}
+	must(t, failed)
 	begin := time.Now()
 	t.Cleanup(func() {
 		if t.Failed() {
