@@ -36,9 +36,8 @@ manifests: ## Copy the CRDs into the chart and render deploy/manifests and the g
 	cd test/chart && go test -count=1 -run 'Golden|Manifests' . -update
 
 .PHONY: healing
-healing: ## Run failover and healing under every fault, 50 deleted replicas and 20 killed raid hosts in simulated time
-	go test -count=1 -timeout 20m -run 'NodeFails|LoseEachOther|FiftyTimes|TwentyTimes|Snapshot' ./test/healing
-	go test -count=1 -timeout 20m -run TestSwitch ./node
+healing: ## Run what `make test` leaves out: failover and healing with every step failing, 50 deleted replicas and 20 killed raid hosts in simulated time
+	go test -count=1 -timeout 30m ./test/healing ./node ./driver ./test/stack
 
 .PHONY: random
 random: ## Run 10,000 random steps in simulated time

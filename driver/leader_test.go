@@ -108,7 +108,7 @@ func TestOneControllerActsAtATime(t *testing.T) {
 
 func TestControllerThatCanNotRenewItsLeaseEnds(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a lease that can't be renewed is given up after 10 s")
+		t.Skip("a lease that can't be renewed is given up after 10 s: make healing")
 	}
 	l, config := serveLeases(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -259,7 +259,7 @@ const pathInterval = 50 * time.Millisecond
 // answers says whether the NVMe/TCP target of a node answers this machine.
 func (w *watcher) answers(ctx context.Context, name string) bool {
 	node, err := w.server.cluster.Node(name)
-	return err == nil && sharedOf(w, w.greetings, name).do(func() bool {
+	return err == nil && sharedOf(w, w.greetings, name).Do(func() bool {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), greetLimit)
 		defer cancel()
 		return w.server.fabrics.Greet(ctx, node.NVMf.String()) == nil

@@ -165,8 +165,17 @@ func (s *switchBench) data() error {
 	return nil
 }
 
+// structure looks until nothing is put on record while it does.
 func (s *switchBench) structure() error {
-	v := s.Record(s.id)
+	for {
+		v := s.Record(s.id)
+		if err := s.structureOf(v); s.Record(s.id).Revision == v.Revision {
+			return err
+		}
+	}
+}
+
+func (s *switchBench) structureOf(v *volume.Volume) error {
 	if len(v.Retired) == 0 || !slices.Contains(s.Optimized(v), v.Assembly.RaidHost) {
 		return nil
 	}

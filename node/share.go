@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
@@ -29,40 +28,4 @@ func (s slots) take(ctx context.Context) (release func(), err error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: other volumes come first: %w", volume.ErrBusy, ctx.Err())
 	}
-}
-
-// shared has callers that want to know the same thing at about the same time share the answer: what is asked of an SPDK node tells of
-// all volumes there, and takes the longer the more there are.
-type shared[T any] struct {
-	mu sync.Mutex
-	// last is the call that was begun last, or nil; next is the one that begins when last has ended, or nil.
-	last, next *sharedCall[T]
-}
-
-type sharedCall[T any] struct {
-	done   chan struct{}
-	result T
-}
-
-// do returns the result of a call of f, this caller's own or another's, that began after do was called. At most one runs at a time. It
-// doesn't end with a caller's context: f bounds itself.
-func (s *shared[T]) do(f func() T) T {
-	s.mu.Lock()
-	if c := s.next; c != nil {
-		s.mu.Unlock()
-		<-c.done
-		return c.result
-	}
-	c, before := &sharedCall[T]{done: make(chan struct{})}, s.last
-	s.next = c
-	s.mu.Unlock()
-	if before != nil {
-		<-before.done
-	}
-	s.mu.Lock()
-	s.last, s.next = c, nil
-	s.mu.Unlock()
-	c.result = f()
-	close(c.done)
-	return c.result
 }

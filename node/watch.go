@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
+	"github.com/holdfast-csi/holdfast/node/coalesce"
 	"github.com/holdfast-csi/holdfast/spdk"
 	"github.com/holdfast-csi/holdfast/spdk/converge"
 	"github.com/holdfast-csi/holdfast/spdk/timeouts"
@@ -55,8 +56,8 @@ type watcher struct {
 	watched map[string]*watchedVolume
 	nodes   map[string]*watchedNode
 	// looks and greetings are shared by the volumes on a node, by its name.
-	looks     map[string]*shared[look]
-	greetings map[string]*shared[bool]
+	looks     map[string]*coalesce.Call[look]
+	greetings map[string]*coalesce.Call[bool]
 	// watches read the health of the nodes, by their names.
 	watches map[string]*spdk.Watch
 	// reachedAt is when this machine's paths were looked at, pathStates how many were in which state then.
@@ -75,7 +76,7 @@ func newWatcher(s *Server, c clock.WithTicker) *watcher {
 		server: s, clock: c, observer: unobserved{}, converger: converge.New(s.cluster),
 		fences: make(slots, maxFences), makes: make(slots, maxMakes), calm: make(slots, maxCalm), trims: make(slots, 1),
 		watched: map[string]*watchedVolume{}, nodes: map[string]*watchedNode{},
-		looks: map[string]*shared[look]{}, greetings: map[string]*shared[bool]{}, watches: map[string]*spdk.Watch{},
+		looks: map[string]*coalesce.Call[look]{}, greetings: map[string]*coalesce.Call[bool]{}, watches: map[string]*spdk.Watch{},
 	}
 }
 
@@ -348,7 +349,7 @@ func (w *watcher) ask(ctx context.Context, name string) (spdk.Health, error) {
 	if err != nil {
 		return spdk.Health{}, err
 	}
-	seen := sharedOf(w, w.looks, name).do(func() look {
+	seen := sharedOf(w, w.looks, name).Do(func() look {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookLimit)
 		defer cancel()
 		health, err := w.watch(node).Health(ctx)
@@ -368,11 +369,11 @@ func (w *watcher) watch(node *converge.Node) *spdk.Watch {
 }
 
 // sharedOf returns what is shared of a node.
-func sharedOf[T any](w *watcher, all map[string]*shared[T], name string) *shared[T] {
+func sharedOf[T any](w *watcher, all map[string]*coalesce.Call[T], name string) *coalesce.Call[T] {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if all[name] == nil {
-		all[name] = &shared[T]{}
+		all[name] = &coalesce.Call[T]{}
 	}
 	return all[name]
 }

@@ -68,6 +68,12 @@ func (h *Host) remove(ctx context.Context, nqn string, match func(address string
 			}
 			left = append(left, fmt.Sprintf("%s at %s is %s", c.Name, c.Address, c.State))
 		}
+		for _, at := range deleting { // without looking again and again: it may take the kernel a minute
+			select {
+			case <-at.done:
+			case <-ctx.Done():
+			}
+		}
 		return false, "still there: " + strings.Join(left, ", "), nil
 	})
 }
@@ -106,7 +112,7 @@ func (h *Host) deleteController(c Controller) error {
 	if err != nil {
 		return err
 	}
-	now, err := h.readController(c.Name, anyNQN)
+	now, err := h.readController(c.Name)
 	if err != nil || now == nil || now.NQN != c.NQN || now.Address != c.Address {
 		return errors.Join(err, f.Close())
 	}
@@ -151,7 +157,7 @@ func (h *Host) awaitNotice(c Controller) {
 	defer cancel()
 	// The limit's end is no failure: the deletion comes next either way.
 	_ = h.poller(ctx, func() (bool, string, error) {
-		now, err := h.readController(c.Name, anyNQN)
+		now, err := h.readController(c.Name)
 		return now == nil || now.State != StateLive, "", err
 	})
 }

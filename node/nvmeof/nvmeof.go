@@ -26,6 +26,8 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 	"k8s.io/utils/clock"
+
+	"github.com/holdfast-csi/holdfast/node/coalesce"
 )
 
 // Sentinel errors; decide with errors.Is.
@@ -78,8 +80,8 @@ type Options struct {
 
 	// Clock drives polling; default the real one.
 	Clock clock.WithTicker
-	// PollInterval is the time between two looks at sysfs, which notifies nobody;
-	// default 25 ms.
+	// PollInterval is the time between two looks at sysfs, which notifies nobody,
+	// at first: it grows with the time that has passed. Default 25 ms.
 	PollInterval time.Duration
 	// ProbeTimeout bounds the greeting that a target must answer before the
 	// kernel is asked to connect; default 3 s.
@@ -89,6 +91,9 @@ type Options struct {
 const (
 	defaultPollInterval = 25 * time.Millisecond
 	defaultProbeTimeout = 3 * time.Second
+	// A wait is known to be over at most a sixteenth later than it is, or a second.
+	pollSlowdown    = 16
+	maxPollInterval = time.Second
 )
 
 // Host is this machine in its role as NVMe/TCP host. It is safe for concurrent
@@ -98,6 +103,7 @@ type Host struct {
 	clock                     clock.WithTicker
 	poll, probeTimeout        time.Duration
 	running                   attempts
+	listings                  coalesce.Call[listing]
 
 	// The kernel, as far as tests replace it.
 	connectKernel func(options string) (reply string, err error)
@@ -181,21 +187,23 @@ func sameAddress(a, b string) bool {
 	return errX == nil && errY == nil && x == y
 }
 
-// poller calls check at once and then at every tick, until it answers done, it
+// poller calls check at once and then again and again, until it answers done, it
 // fails, or ctx ends. On ctx's end the error joins ctx's with what check last
-// said it was waiting for.
+// said it was waiting for. What takes longer is looked at less often, for with a
+// raid host hundreds of volumes may wait.
 func (h *Host) poller(ctx context.Context, check func() (done bool, waitingFor string, err error)) error {
-	tick := h.clock.NewTicker(h.poll)
-	defer tick.Stop()
+	begin := h.clock.Now()
 	for {
 		done, waitingFor, err := check()
 		if err != nil || done {
 			return err
 		}
+		pause := h.clock.NewTimer(min(max(h.poll, h.clock.Since(begin)/pollSlowdown), max(h.poll, maxPollInterval)))
 		select {
 		case <-ctx.Done():
+			pause.Stop()
 			return fmt.Errorf("%s: %w", waitingFor, context.Cause(ctx))
-		case <-tick.C():
+		case <-pause.C():
 		}
 	}
 }

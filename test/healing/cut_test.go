@@ -90,12 +90,18 @@ func (b *bubble) fence(on, nqn, hostNQN string) {
 	b.must(node.FenceHost(b.ctx, nqn, hostNQN))
 }
 
+// moveTo has an operator want a volume to run elsewhere.
+func (b *bubble) moveTo(id, node string) {
+	b.t.Helper()
+	_, err := volume.Modify(b.ctx, b.Store, id, func(v *volume.Volume) (bool, error) { v.MoveTo = node; return true, nil })
+	b.must(err)
+}
+
 // moveAway has the volume run on a node that holds no replica of it, which it returns.
 func (b *bubble) moveAway(id string) string {
 	b.t.Helper()
 	alone := b.without(b.Record(id))
-	_, err := volume.Modify(b.ctx, b.Store, id, func(v *volume.Volume) (bool, error) { v.MoveTo = alone; return true, nil })
-	b.must(err)
+	b.moveTo(id, alone)
 	b.must(b.await("it has moved", func() bool { return b.Record(id).Assembly.RaidHost == alone }))
 	b.must(b.awaitWhole(id))
 	return alone

@@ -138,8 +138,7 @@ func TestIOThatWaitsAtALimitHoldsUpNeitherASnapshotNorAMove(t *testing.T) {
 			t.Error("after the snapshot the limit is not in force")
 		}
 		from := b.Record(id).Assembly.RaidHost
-		_, err := volume.Modify(b.ctx, b.Store, id, func(v *volume.Volume) (bool, error) { v.MoveTo = v.Standby.RaidHost; return true, nil })
-		b.must(err)
+		b.moveTo(id, b.Record(id).Standby.RaidHost)
 		b.must(b.await("the move begins", func() bool { return b.Record(id).Assembly.RaidHost != from }))
 		begin = time.Now()
 		b.must(b.await("it has ended", func() bool { return !b.Record(id).Assembly.Held }))

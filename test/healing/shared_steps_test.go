@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/holdfast-csi/holdfast/spdk/volume"
 	"github.com/holdfast-csi/holdfast/test/cluster"
 )
 
@@ -36,9 +35,7 @@ func everySharedStep(t *testing.T, flow func(p *pair, steps *cluster.Steps, faul
 
 func TestEveryStepOfMovingASharedVolumeMayFail(t *testing.T) {
 	everySharedStep(t, func(p *pair, steps *cluster.Steps, faulty func(func() error) bool) {
-		to := p.Record(p.id).Standby.RaidHost
-		_, err := volume.Modify(p.ctx, p.Store, p.id, func(v *volume.Volume) (bool, error) { v.MoveTo = to; return true, nil })
-		p.must(err)
+		p.moveTo(p.id, p.Record(p.id).Standby.RaidHost)
 		p.flaky(steps, faulty, func() {}, func() {}, p.owner, p.guest)
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/holdfast-csi/holdfast/spdk/sim"
-	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
 // Two machines write to one volume, each blocks of its own and one in turn, while its raid host fails: neither sees an I/O error, and no
@@ -102,8 +101,7 @@ func TestGuestIsCutOff(t *testing.T) {
 		cut(true)
 		time.Sleep(stall)
 		to := p.Record(p.id).Standby.RaidHost
-		_, err := volume.Modify(p.ctx, p.Store, p.id, func(v *volume.Volume) (bool, error) { v.MoveTo = to; return true, nil })
-		p.must(err)
+		p.moveTo(p.id, to)
 		writes := p.loads[0].Writes()
 		p.must(p.await("it has moved", func() bool { a := p.Record(p.id).Assembly; return a.RaidHost == to && !a.Held }))
 		p.must(p.await("the owner writes", func() bool { return p.loads[0].Writes() > writes+10 }))
@@ -130,8 +128,7 @@ func TestTwoHostsAreMoved(t *testing.T) {
 					}
 					from := p.Record(p.id).Assembly.RaidHost
 					to := p.Record(p.id).Standby.RaidHost
-					_, err := volume.Modify(p.ctx, p.Store, p.id, func(v *volume.Volume) (bool, error) { v.MoveTo = to; return true, nil })
-					p.must(err)
+					p.moveTo(p.id, to)
 					p.turns.pause()
 					p.must(p.await("it has moved", func() bool {
 						a := p.Record(p.id).Assembly

@@ -172,8 +172,7 @@ func TestEveryStepOfMakingAStandbyMayFail(t *testing.T) {
 // The standby is elsewhere: it is given up, another is made where the operator wants the volume to be, and made the one that runs.
 func TestEveryStepOfAMoveMayFail(t *testing.T) {
 	everyStep(t, flow{nodes: 3, prepare: func(b *bubble, id string) string {
-		_, err := volume.Modify(b.ctx, b.Store, id, func(v *volume.Volume) (bool, error) { v.MoveTo = b.otherThan(id); return true, nil })
-		b.must(err)
+		b.moveTo(id, b.otherThan(id))
 		return ""
 	}})
 }

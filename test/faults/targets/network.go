@@ -12,7 +12,9 @@ import (
 const (
 	testsNamespace = "hf-tests"
 	bridge         = "hf0"
-	delay          = "100ms" // of a slow link, each way
+	// A slow link, each way. Where the kernel has no netem it is a narrow one: what the load sends waits in its queue.
+	delayed = "netem delay 100ms"
+	narrow  = "tbf rate 16mbit burst 64kb latency 500ms"
 )
 
 func (t *target) namespace() string { return fmt.Sprintf("hf-spdk%d", t.number) }
@@ -66,15 +68,21 @@ func (t *target) cut(on bool) error {
 	return command("ip", "-n "+testsNamespace+" link set "+t.port()+" master "+bridge)
 }
 
-// slow delays every packet to and from the target.
+// slow has every packet to and from the target take its time.
 func (t *target) slow(on bool) error {
 	for _, end := range []string{"-n " + testsNamespace + " qdisc %s dev " + t.port(), "-n " + t.namespace() + " qdisc %s dev eth0"} {
-		arguments := fmt.Sprintf(end, "delete") + " root"
-		if on {
-			arguments = fmt.Sprintf(end, "replace") + " root netem delay " + delay
+		if !on {
+			if err := command("tc", fmt.Sprintf(end, "delete")+" root"); err != nil {
+				return err
+			}
+			continue
 		}
-		if err := command("tc", arguments); err != nil {
-			return fmt.Errorf("%w (it needs the kernel's sch_netem): %w", errCantDo, err)
+		err := command("tc", fmt.Sprintf(end, "replace")+" root "+delayed)
+		if err != nil {
+			err = command("tc", fmt.Sprintf(end, "replace")+" root "+narrow)
+		}
+		if err != nil {
+			return fmt.Errorf("%w (it needs the kernel's sch_netem or sch_tbf): %w", errCantDo, err)
 		}
 	}
 	return nil
