@@ -19,8 +19,6 @@ import (
 type Release struct {
 	// Tag is that of the driver's image: before or after, which are the same program.
 	Tag string
-	// Snapshots are supported.
-	Snapshots bool
 	// Parameters are those of StorageClass holdfast.
 	Parameters map[string]string
 }
@@ -42,7 +40,7 @@ func (c *Cluster) values(r Release) ([]byte, error) {
 		},
 		"config":                map[string]any{"nodes": nodes, "thinOvercommit": 4},
 		"controller":            map[string]any{"replicas": c.options.Workers},
-		"snapshotter":           map[string]any{"enabled": r.Snapshots},
+		"snapshotter":           map[string]any{"enabled": true},
 		"storageClasses":        []any{map[string]any{"name": "holdfast", "parameters": r.Parameters}},
 		"volumeSnapshotClasses": []any{map[string]any{"name": "holdfast"}},
 	})

@@ -180,9 +180,6 @@ func (w *Worker) KillKubelet(ctx context.Context) error {
 	return nil
 }
 
-// PowerOff ends the machine for good, as a power cut does.
-func (w *Worker) PowerOff() error { return w.machine.Close() }
-
 // close ends the machine, and keeps what its console and kernel have said.
 func (w *Worker) close() error {
 	if w.machine == nil {
