@@ -35,7 +35,7 @@ const (
 	// Registry is what the images' names begin with.
 	Registry = "cluster.test"
 	// upLimit is for each part of the cluster to be ready, in software emulation on a busy machine.
-	upLimit = 10 * time.Minute
+	upLimit = 30 * time.Minute
 	// look is how often something is looked at that is waited for.
 	look = time.Second
 )
@@ -171,7 +171,7 @@ func (c *Cluster) Await(ctx context.Context, done func(output string) bool, args
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			return out, fmt.Errorf("wait for kubectl %s: %w; it last printed %q (%v)", strings.Join(args, " "), context.Cause(ctx), out, err)
+			return out, errors.Join(fmt.Errorf("wait for kubectl %s: %w; it last printed %q", strings.Join(args, " "), context.Cause(ctx), out), err)
 		}
 	}
 }

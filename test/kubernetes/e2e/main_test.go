@@ -15,7 +15,7 @@ import (
 )
 
 // patience bounds what is to succeed: software emulation on a busy machine is slow.
-const patience = 10 * time.Minute
+const patience = 20 * time.Minute
 
 // parameters are those of the StorageClass.
 var parameters = map[string]string{"replicas": "3"}

@@ -33,13 +33,14 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
 	if len(os.Args) != 2 {
 		fmt.Fprintln(os.Stderr, "usage: writer PATH")
 		os.Exit(2)
 	}
-	if err := run(ctx, os.Args[1], os.Stdout); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	err := run(ctx, os.Args[1], os.Stdout)
+	stop()
+	if err != nil {
 		fmt.Println("failed:", err)
 		os.Exit(1)
 	}
