@@ -5,7 +5,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 CONTROLLER_GEN_VERSION := v0.23.0
 BIN := $(CURDIR)/bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X github.com/holdfast-csi/holdfast/driver.Version=$(VERSION)
+LDFLAGS := -s -w -X github.com/holdfast-csi/holdfast/driver.Version=$(VERSION) -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := help
 
@@ -16,6 +16,12 @@ help: ## List the targets
 .PHONY: build
 build: ## Build the static binaries into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+.PHONY: plugin
+plugin: ## Build kubectl-holdfast for people's machines into dist/
+	for on in linux-amd64 linux-arm64 darwin-amd64 darwin-arm64; do \
+	  CGO_ENABLED=0 GOOS=$${on%-*} GOARCH=$${on#*-} go build -trimpath -ldflags '$(LDFLAGS)' -o dist/kubectl-holdfast-$$on ./cmd/kubectl-holdfast || exit 1; \
+	done
 
 .PHONY: demo
 demo: ## Show a replicated volume on three simulated SPDK nodes; needs neither root nor SPDK

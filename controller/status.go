@@ -104,22 +104,7 @@ func (s *Server) Status() Status {
 
 // orphans counts the lvols that no record speaks of.
 func (r sweep) orphans() map[string]int {
-	named := map[string]bool{}
-	for _, v := range r.volumes {
-		for _, replica := range v.Replicas {
-			named[replica.Node+"/"+replica.LvStore+"/"+v.LvolName(replica)] = true
-		}
-		if wish := v.Snapshot; wish != nil {
-			for _, l := range wish.Replicas {
-				named[l.Node+"/"+l.LvStore+"/"+volume.SnapshotLvolName(wish.UUID, l.ID)] = true
-			}
-		}
-	}
-	for _, sn := range r.snapshots {
-		for _, l := range sn.Replicas {
-			named[l.Node+"/"+l.LvStore+"/"+sn.LvolName(l)] = true
-		}
-	}
+	named := volume.NamedLvols(r.volumes, r.snapshots)
 	orphans := map[string]int{}
 	for node, st := range r.stocks {
 		if st.err != nil {
@@ -127,8 +112,7 @@ func (r sweep) orphans() map[string]int {
 		}
 		orphans[node] = 0
 		for lvol := range st.lvols {
-			_, name, _ := strings.Cut(lvol, "/")
-			if strings.HasPrefix(name, volume.ObjectPrefix) && !named[node+"/"+lvol] {
+			if lvstore, name, _ := strings.Cut(lvol, "/"); named.Orphan(node, lvstore, name) {
 				orphans[node]++
 			}
 		}

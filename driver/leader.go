@@ -16,10 +16,9 @@ import (
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
-)
 
-// LeaseName is the lease that the leading controller holds.
-const LeaseName = "holdfast-controller"
+	"github.com/holdfast-csi/holdfast/spdk/volume/stores/kube"
+)
 
 // Times of the leader election, those of Kubernetes' own components.
 const (
@@ -60,10 +59,10 @@ func Lead(ctx context.Context, c *rest.Config, namespace string, run func(contex
 	leads := make(chan context.Context, 1)
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
-			LeaseMeta: metav1.ObjectMeta{Namespace: namespace, Name: LeaseName}, Client: client,
+			LeaseMeta: metav1.ObjectMeta{Namespace: namespace, Name: kube.LeaseName}, Client: client,
 			LockConfig: resourcelock.ResourceLockConfig{Identity: host + "_" + uuid.NewString()},
 		},
-		LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: retryPeriod, ReleaseOnCancel: true, Name: LeaseName,
+		LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: retryPeriod, ReleaseOnCancel: true, Name: kube.LeaseName,
 		Callbacks: leaderelection.LeaderCallbacks{OnStartedLeading: func(ctx context.Context) { leads <- ctx }, OnStoppedLeading: func() {}},
 	})
 	if err != nil {
@@ -74,7 +73,7 @@ func Lead(ctx context.Context, c *rest.Config, namespace string, run func(contex
 	wg.Go(func() { elector.Run(electing) })
 	defer wg.Wait()
 	defer stop()
-	klog.FromContext(ctx).Info("Waiting to be the leading controller", "namespace", namespace, "lease", LeaseName)
+	klog.FromContext(ctx).Info("Waiting to be the leading controller", "namespace", namespace, "lease", kube.LeaseName)
 	select {
 	case <-ctx.Done():
 		return nil

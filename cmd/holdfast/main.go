@@ -40,8 +40,10 @@ func root() *cobra.Command {
 	klog.InitFlags(logging)
 	log.SetLogger(klog.Background()) // or it complains half a minute later, with a stack, and logs nothing
 	cmd.PersistentFlags().AddGoFlag(logging.Lookup("v"))
-	cmd.AddCommand(controllerCommand(), withSPDKNodeCommands(nodeCommand()), gatewayCommand(), timeoutsCommand(), spdkConfigCommand(), demoCommand(), versionCommand())
-	cmd.AddCommand(volumeCommand(), snapshotCommand(), probeCommand())
+	node := nodeCommand()
+	node.AddCommand(commands.NodeCommands()...)
+	cmd.AddCommand(controllerCommand(), node, gatewayCommand(), timeoutsCommand(), spdkConfigCommand(), demoCommand(), versionCommand())
+	cmd.AddCommand(commands.StatusCommand(), commands.VolumeCommand(), commands.SnapshotCommand(), commands.OrphansCommand(), probeCommand())
 	return cmd
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"github.com/holdfast-csi/holdfast/controller"
 	"github.com/holdfast-csi/holdfast/node"
 	"github.com/holdfast-csi/holdfast/node/userspace"
+	"github.com/holdfast-csi/holdfast/spdk"
 	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/operator"
 	"github.com/holdfast-csi/holdfast/spdk/sim"
@@ -224,7 +226,7 @@ func TestShowSaysHowFarAVolumeHasGrown(t *testing.T) {
 	b.must(err)
 	b.must(n.ResizeLvol(t.Context(), cluster.Pool, v.LvolName(v.Replicas[0]), v.SizeBytes))
 	small := v.Replicas[1]
-	b.want([]string{"volume", "show", "x"}, "healthy", "grows from "+bytesText(from)+" to "+bytesText(2*from), "replica "+small.ID+" on "+small.Node+" has "+bytesText(from))
+	b.want([]string{"volume", "show", "x"}, "healthy", fmt.Sprintf("grows from %d MiB to %d MiB", from>>20, 2*from>>20), fmt.Sprintf("replica %s on %s has %d MiB", small.ID, small.Node, from>>20))
 }
 
 func TestOutputForPrograms(t *testing.T) {
@@ -296,4 +298,22 @@ func TestSnapshotListShowsOnHowManyNodesEachIs(t *testing.T) {
 	_, err = b.controller.CreateVolumeGroupSnapshot(b.ctx, &csi.CreateVolumeGroupSnapshotRequest{Name: "together", SourceVolumeIds: []string{v.ID}})
 	b.must(err)
 	b.want([]string{"snapshot", "list"}, "GROUP", "together", volume.GroupIDFor("together"))
+}
+
+func TestStatusAndOrphansShowWhatTheNodesHave(t *testing.T) {
+	b := newBench(t, 2)
+	v := b.create("x", "2")
+	b.want([]string{"status"}, "1 healthy", "2 of 2 answer", "Nothing is wrong with any volume.")
+	b.use(v.ID)
+	b.want([]string{"orphans"}, "Every lvol of Holdfast's on the SPDK nodes that answer is on record.")
+	at := v.Replicas[0]
+	node, err := b.Node(at.Node)
+	b.must(err)
+	_, err = node.CreateLvol(b.ctx, spdk.LvolSpec{LvStore: at.LvStore, Name: "hf-of-nobody", SizeBytes: 4 << 20, Thin: true})
+	b.must(err)
+	b.want([]string{"orphans"}, at.Node, at.LvStore, "hf-of-nobody", "4 MiB")
+	b.Sim(v.Replicas[1].Node).Kill()
+	b.want([]string{"orphans"}, "hf-of-nobody", v.Replicas[1].Node+" is not looked at: ")
+	b.want([]string{"status"}, "1 of 2 answer", "at risk, 1 of 2", "AtRisk")
+	b.want([]string{"volume", "x"}, "raid host ")
 }

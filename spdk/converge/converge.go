@@ -143,6 +143,12 @@ func (c *Converger) run(ctx context.Context, v *volume.Volume, plan func(*volume
 	failed := map[volume.Action]*ActionError{}
 	for range maxRounds {
 		seen = c.observe(ctx, v, silent)
+		for a := range failed {
+			if view := seen.Nodes[a.Node]; a.Kind == volume.DeleteRaid {
+				view.Stuck = true
+				seen.Nodes[a.Node] = view
+			}
+		}
 		steps := plan(v, seen)
 		steps.Now = slices.DeleteFunc(steps.Now, func(a volume.Action) bool { return failed[a] != nil })
 		if len(steps.Now) == 0 {

@@ -25,6 +25,8 @@ type Detail struct {
 	RetiredProblems []string `json:"retiredProblems,omitempty"`
 	// Findings are what is wrong with it, as the CSI services report it too.
 	Findings []condition.Finding `json:"findings,omitempty"`
+	// Teller says by whose report the SPDK nodes are seen; nil if they were asked.
+	Teller *condition.Teller `json:"teller,omitempty"`
 }
 
 // ReplicaDetail is one replica: as on record, and as seen.
@@ -40,7 +42,7 @@ type ReplicaDetail struct {
 	AllocatedBytes int64 `json:"allocatedBytes,omitempty"`
 	// SharedBytes is what the snapshots below it hold, which it shares with whatever else lies on them.
 	SharedBytes int64 `json:"sharedBytes,omitempty"`
-	// Problem says why the replica can't be read now; "" if it can.
+	// Problem says why the replica can't be read now; "" if it can, or if its lvol was not looked at, for want of a way to its node.
 	Problem string `json:"problem,omitempty"`
 	// Answers says that its node does, Missing that it then has no such lvol.
 	Answers bool `json:"answers"`
@@ -60,8 +62,12 @@ func (o *Operator) Show(ctx context.Context, idOrName string) (Detail, error) {
 }
 
 func (o *Operator) detail(ctx context.Context, v *volume.Volume) Detail {
-	sight := o.lookAt(ctx, v.Nodes()...)
-	d := Detail{Summary: Summarize(v, sight), Record: v, Replicas: o.replicas(ctx, v, sight), Findings: condition.Findings(v, sight)}
+	sight, report := o.sightAndReport(ctx, v.Nodes()...)
+	c, findings := assess(v, sight, report)
+	d := Detail{Summary: summarize(v, c, o.claimsOfVolumes(ctx)[v.ID]), Record: v, Replicas: o.replicas(ctx, v, sight), Findings: findings}
+	if report != nil {
+		d.Teller = &report.Teller
+	}
 	if v.Assembly != nil {
 		if _, ok := sight.Raid(v); !ok {
 			d.RaidHostProblem = cmp.Or(sight.Problem(v.Assembly.RaidHost), "its raid is not there")
@@ -84,6 +90,9 @@ func (o *Operator) replicas(ctx context.Context, v *volume.Volume, sight conditi
 		d.Replica, d.Lvol = r, r.LvStore+"/"+v.LvolName(r)
 		d.Leg, d.RebuildPercent = sight.Leg(v, r)
 		if d.Problem = sight.Problem(r.Node); d.Problem != "" {
+			continue
+		}
+		if o.reports != nil {
 			continue
 		}
 		d.Answers = true

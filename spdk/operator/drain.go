@@ -88,6 +88,9 @@ func (o *Operator) Drain(ctx context.Context, node string, parallel int, tell fu
 	if _, err := o.cluster.Node(node); err != nil {
 		return err
 	}
+	if err := o.mustKnow(ctx); err != nil {
+		return err
+	}
 	volumes, err := o.Volumes(ctx)
 	if err != nil {
 		return err
@@ -227,6 +230,9 @@ func RemainsOn(volumes []*volume.Volume, node string, s condition.Sight) Remains
 
 // Remains looks at what is on an SPDK node.
 func (o *Operator) Remains(ctx context.Context, node string) (Remains, error) {
+	if err := o.mustKnow(ctx); err != nil {
+		return Remains{}, err
+	}
 	volumes, err := o.Volumes(ctx)
 	if err != nil {
 		return Remains{}, err

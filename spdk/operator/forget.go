@@ -146,6 +146,9 @@ func wayOff(v *volume.Volume) string {
 // Either everything that was refused is in the error and nothing was changed, or the records were changed one after the other; then
 // an error says where that ended, and the call may be repeated.
 func (o *Operator) ForgetNode(ctx context.Context, node string, lossAllowed []string, commit bool) ([]Forgetting, error) {
+	if err := o.mustAsk(); err != nil {
+		return nil, err
+	}
 	sight := o.Look(ctx)
 	if err := isGone(node, sight); err != nil {
 		return nil, err
@@ -223,6 +226,9 @@ func (o *Operator) forgetOne(ctx context.Context, id, node, replica string, loss
 // ForgetReplica takes one replica off a volume's record although its lvol is not known to be gone, as when its disk is lost and the
 // controller is not to wait for it. A replica whose lvol is there is refused. lossAllowed and commit are as with ForgetNode.
 func (o *Operator) ForgetReplica(ctx context.Context, v *volume.Volume, replica string, lossAllowed, commit bool) (Forgetting, error) {
+	if err := o.mustAsk(); err != nil {
+		return Forgetting{}, err
+	}
 	r := v.Replica(replica)
 	if r == nil {
 		return Forgetting{}, noSuchReplica(v, replica)

@@ -2,9 +2,11 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
+	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -54,19 +56,44 @@ func (o *Operator) Nodes(ctx context.Context) ([]NodeSummary, error) {
 	names = append(names, strangers...)
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
+	ask := o.ask
+	if o.reports != nil {
+		report, err := o.reports.Report(ctx)
+		if err != nil {
+			return nil, err
+		}
+		ask = func(_ context.Context, n *NodeSummary) error { return n.tell(report) }
+	}
 	nodes := make([]NodeSummary, len(names))
 	var wg sync.WaitGroup
 	for i, name := range names {
 		nodes[i] = NodeSummary{Name: name, Cordoned: slices.Contains(cordoned, name)}
 		nodes[i].count(volumes)
 		wg.Go(func() {
-			if err := o.ask(ctx, &nodes[i]); err != nil {
+			if err := ask(ctx, &nodes[i]); err != nil {
 				nodes[i].Problem = err.Error()
 			}
 		})
 	}
 	wg.Wait()
 	return nodes, nil
+}
+
+// tell enters what was told of a node.
+func (n *NodeSummary) tell(r condition.Report) error {
+	told, known := r.Nodes[n.Name]
+	if !known {
+		return r.Sight(nil).Err(n.Name)
+	}
+	n.NVMf, n.Host, n.Zone = told.NVMf, told.Host, told.Zone
+	for _, p := range told.Pools {
+		n.FreeBytes += p.FreeBytes
+		n.SizeBytes += p.TotalBytes
+	}
+	if told.Silent != "" {
+		return errors.New(told.Silent)
+	}
+	return nil
 }
 
 // ask reads what a node says of itself.

@@ -38,6 +38,17 @@ type Operator struct {
 	store   volume.Store
 	cluster *converge.Cluster
 	clock   clock.WithTicker
+	// reports tells what nodes are taken to be seen as; nil if they are asked.
+	reports Reporter
+	claims  Claims
+}
+
+// Claims knows which claims volumes belong to.
+type Claims interface {
+	// VolumeID returns the ID of the volume that a PersistentVolume, or a claim as "namespace/name", is, or volume.ErrNotFound.
+	VolumeID(ctx context.Context, name string) (string, error)
+	// OfVolumes returns the claims of all volumes that have one as "namespace/name", by volume ID.
+	OfVolumes(ctx context.Context) (map[string]string, error)
 }
 
 // New returns an Operator for the volumes of a store on the nodes of a cluster.
@@ -45,7 +56,14 @@ func New(store volume.Store, cluster *converge.Cluster, c clock.WithTicker) *Ope
 	return &Operator{store: store, cluster: cluster, clock: c}
 }
 
-// Find returns the record of the volume with that ID, or with that name if there is none. Neither is volume.ErrNotFound.
+// WithClaims has volumes found by the names of their claims, and shown with them.
+func (o *Operator) WithClaims(c Claims) *Operator {
+	o.claims = c
+	return o
+}
+
+// Find returns the record of the volume with that ID, or with that name if there is none, or of that claim or PersistentVolume. None is
+// volume.ErrNotFound.
 func (o *Operator) Find(ctx context.Context, idOrName string) (*volume.Volume, error) {
 	for _, id := range []string{idOrName, volume.IDFor(idOrName)} {
 		if !volume.ValidID(id) {
@@ -55,6 +73,13 @@ func (o *Operator) Find(ctx context.Context, idOrName string) (*volume.Volume, e
 		if !errors.Is(err, volume.ErrNotFound) {
 			return v, err
 		}
+	}
+	if o.claims != nil {
+		id, err := o.claims.VolumeID(ctx, idOrName)
+		if err != nil {
+			return nil, err
+		}
+		return o.store.Get(ctx, id)
 	}
 	return nil, fmt.Errorf("%w: %q is neither the ID nor the name of a volume on record; \"holdfast volume list\" shows them", volume.ErrNotFound, idOrName)
 }
@@ -75,9 +100,21 @@ func (o *Operator) Look(ctx context.Context) condition.Sight {
 }
 
 func (o *Operator) lookAt(ctx context.Context, names ...string) condition.Sight {
+	sight, _ := o.sightAndReport(ctx, names...)
+	return sight
+}
+
+// sightAndReport returns what is seen of nodes, and the report that it is taken from, if it is.
+func (o *Operator) sightAndReport(ctx context.Context, names ...string) (condition.Sight, *condition.Report) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	sight := condition.Look(ctx, o.cluster, names...)
+	var report *condition.Report
+	var sight condition.Sight
+	if o.reports != nil {
+		sight, report = o.reported(ctx, names)
+	} else {
+		sight = condition.Look(ctx, o.cluster, names...)
+	}
 	cordoned, err := o.store.Cordoned(ctx)
 	if err != nil {
 		klog.FromContext(ctx).Info("It can't be told which SPDK nodes are cordoned", "err", err)
@@ -88,5 +125,13 @@ func (o *Operator) lookAt(ctx context.Context, names ...string) condition.Sight 
 			sight[name] = seen
 		}
 	}
-	return sight
+	return sight, report
+}
+
+// assess says how a volume is, and what is wrong with it.
+func assess(v *volume.Volume, s condition.Sight, report *condition.Report) (condition.Condition, []condition.Finding) {
+	if report != nil {
+		return report.Assess(v, s)
+	}
+	return condition.Assess(v, s), condition.Findings(v, s)
 }

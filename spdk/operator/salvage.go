@@ -65,6 +65,9 @@ func Candidates(d Detail) []ReplicaDetail {
 // Salvage makes a replica that may have missed writes the only source of a volume. The replica is cut off from every raid host
 // first; then the record calls it in-sync, all others out-of-sync, and what ran, or may still run, is a former assembly.
 func (o *Operator) Salvage(ctx context.Context, id, replica string) (*volume.Volume, error) {
+	if err := o.mustAsk(); err != nil {
+		return nil, fmt.Errorf("salvage volume %s: %w", id, err)
+	}
 	v, err := volume.Modify(ctx, o.store, id, func(v *volume.Volume) (bool, error) {
 		if err := CheckSalvage(o.detail(ctx, v), replica); err != nil {
 			return false, err

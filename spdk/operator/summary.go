@@ -1,6 +1,10 @@
 package operator
 
 import (
+	"context"
+
+	"k8s.io/klog/v2"
+
 	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
@@ -9,6 +13,8 @@ import (
 type Summary struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
+	// Claim is "namespace/name"; "" if it has none, or that isn't known here.
+	Claim string `json:"claim,omitempty"`
 	// SizeBytes is what it offers.
 	SizeBytes int64 `json:"sizeBytes"`
 	condition.Condition
@@ -21,9 +27,36 @@ type Summary struct {
 	PublishedTo []string `json:"publishedTo,omitempty"`
 }
 
-// Summarize sums a volume up.
-func Summarize(v *volume.Volume, s condition.Sight) Summary {
-	sum := Summary{ID: v.ID, Name: v.Name, SizeBytes: v.CapacityBytes(), Condition: condition.Assess(v, s), MoveTo: v.MoveTo, Owner: v.Owner}
+// Summaries sums all volumes up, in the order of their names, and returns what was seen of the SPDK nodes.
+func (o *Operator) Summaries(ctx context.Context) ([]Summary, condition.Sight, error) {
+	volumes, err := o.Volumes(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	sight, report := o.sightAndReport(ctx, o.cluster.Names()...)
+	claims := o.claimsOfVolumes(ctx)
+	sums := make([]Summary, 0, len(volumes))
+	for _, v := range volumes {
+		c, _ := assess(v, sight, report)
+		sums = append(sums, summarize(v, c, claims[v.ID]))
+	}
+	return sums, sight, nil
+}
+
+// claimsOfVolumes returns no claims if they can't be read: they are shown, and decide nothing.
+func (o *Operator) claimsOfVolumes(ctx context.Context) map[string]string {
+	if o.claims == nil {
+		return nil
+	}
+	claims, err := o.claims.OfVolumes(ctx)
+	if err != nil {
+		klog.FromContext(ctx).Info("It can't be told which claims volumes have", "err", err)
+	}
+	return claims
+}
+
+func summarize(v *volume.Volume, c condition.Condition, claim string) Summary {
+	sum := Summary{ID: v.ID, Name: v.Name, Claim: claim, SizeBytes: v.CapacityBytes(), Condition: c, MoveTo: v.MoveTo, Owner: v.Owner}
 	if v.Assembly != nil {
 		sum.RaidHost = v.Assembly.RaidHost
 	}

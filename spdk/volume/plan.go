@@ -22,6 +22,8 @@ type NodeView struct {
 	Raid *RaidView
 	// Target is the volume's subsystem; nil when there is none.
 	Target *TargetView
+	// Stuck: the raid could not be deleted just now. Nobody waits until it lets go of its legs.
+	Stuck bool
 }
 
 // ReplicaView is an lvol and its export.
@@ -219,14 +221,19 @@ func (p *planner) deleteRemoving() {
 	}
 }
 
-// attached says whether a raid host that answers has a replica attached.
+// attached says whether a raid host has a replica attached that answers and can let go of it.
 func (p *planner) attached(id string) bool {
 	for _, view := range p.seen.Nodes {
-		if _, attached := view.Legs[id]; view.Err == nil && attached {
+		if view.holds(id) {
 			return true
 		}
 	}
 	return false
+}
+
+func (n NodeView) holds(id string) bool {
+	_, attached := n.Legs[id]
+	return n.Err == nil && attached && !n.Stuck
 }
 
 // bringUp works towards a running assembly, one layer at a time.
@@ -371,9 +378,7 @@ func (p *planner) closeLegs() {
 		view, want := p.seen.Nodes[r.Node], p.volume.LegHosts(r.ID)
 		left := func(host string) bool { return !slices.Contains(want, host) }
 		held := func(a Assembly) bool {
-			host := p.seen.Nodes[a.RaidHost]
-			_, attached := host.Legs[r.ID]
-			return host.Err == nil && attached && left(SPDKHostNQN(a.RaidHost))
+			return p.seen.Nodes[a.RaidHost].holds(r.ID) && left(SPDKHostNQN(a.RaidHost))
 		}
 		seen := view.Replicas[r.ID]
 		if view.Err == nil && seen.Exported && len(want) > 0 && slices.ContainsFunc(seen.Hosts, left) && !slices.ContainsFunc(p.volume.Retired, held) {

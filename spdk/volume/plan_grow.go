@@ -45,9 +45,7 @@ func (p *planner) attachedBeside(id string) bool {
 	}
 	return slices.ContainsFunc(p.volume.Retired, func(a Assembly) bool {
 		_, runs := p.volume.RunningOn(a.RaidHost)
-		host := p.seen.Nodes[a.RaidHost]
-		_, attached := host.Legs[id]
-		return !runs && host.Err == nil && attached
+		return !runs && p.seen.Nodes[a.RaidHost].holds(id)
 	})
 }
 

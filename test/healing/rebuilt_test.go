@@ -125,3 +125,30 @@ func TestRaidHostIsLeftForAnotherNodeThanThatOfALostStandby(t *testing.T) {
 		b.remove(id)
 	})
 }
+
+// SPDK was seen never to end the deletion of a raid whose rebuild its network cut short. What else the volume has is healed all the same.
+func TestRaidThatCanNotBeDeletedHoldsUpNoRebuild(t *testing.T) {
+	longTest(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, 3, cluster.Options{})
+		id := b.create("a", 3)
+		b.must(b.publish(id))
+		b.must(b.stage(id))
+		b.must(b.awaitWhole(id))
+		l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
+		lost := loseReplica(b, id)
+		from := b.Record(id).Assembly.RaidHost
+		b.Sim(from).AddRPCFault(sim.RPCFault{Kind: sim.FailBefore, Method: "bdev_raid_delete", Message: "Operation already in progress"})
+		join := b.isolate(from, sim.Outside)
+		b.must(b.await("the raid host is left", func() bool { a := b.Record(id).Assembly; return a.RaidHost != from && !a.Held }))
+		b.restart(lost)
+		join()
+		b.must(b.await("all replicas are in-sync", func() bool { return b.inState(id, volume.ReplicaInSync) == 3 }))
+		b.Sim(from).ClearRPCFaults()
+		b.must(b.awaitWhole(id))
+		b.must(l.End())
+		b.must(b.unuse(id))
+		b.wantData(id, l)
+		b.remove(id)
+	})
+}

@@ -29,6 +29,8 @@ var forbidden = []struct {
 	{"spdk", module + "controller", "SPDK operations know no CSI"},
 	{"spdk", module + "node", "SPDK operations know no CSI"},
 	{"controller", module + "spdk/sim", "the product doesn't lean on the simulator"},
+	{"console", module + "driver", "the plugin runs where the driver doesn't"},
+	{"cmd/kubectl-holdfast", module + "driver", "the plugin runs where the driver doesn't"},
 	{"driver", module + "spdk/sim", "the product doesn't lean on the simulator"},
 }
 

@@ -37,8 +37,20 @@
   resources: [volumes, snapshots]
   verbs: [get, list, patch]
 - apiGroups: [csi.holdfast.dev]
+  resources: [hosts]
+  verbs: [list]
+- apiGroups: [csi.holdfast.dev]
   resources: [spdknodes]
   verbs: [get, list, create, update]
+- apiGroups: [""]
+  resources: [persistentvolumes]
+  verbs: [get, list]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 {{- end }}
 
 {{- define "holdfast.rules.provisioner" -}}

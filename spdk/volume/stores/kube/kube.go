@@ -9,10 +9,9 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +22,12 @@ import (
 
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 	"github.com/holdfast-csi/holdfast/spdk/volume/stores/kube/v1alpha1"
+)
+
+// DriverName is the driver in PersistentVolumes, LeaseName the lease that the leading controller holds.
+const (
+	DriverName = "csi.holdfast.dev"
+	LeaseName  = "holdfast-controller"
 )
 
 const (
@@ -40,7 +45,12 @@ const (
 func Config(kubeconfig string) (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = kubeconfig
-	c, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	return ConfigOf(clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil))
+}
+
+// ConfigOf is Config for what kubectl's files and flags say.
+func ConfigOf(loader clientcmd.ClientConfig) (*rest.Config, error) {
+	c, err := loader.ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("find the API server: %w; run in a pod with a service account, or name a file with --kubeconfig", err)
 	}
@@ -51,21 +61,10 @@ func Config(kubeconfig string) (*rest.Config, error) {
 	return c, nil
 }
 
-// limitAck sets TCP_USER_TIMEOUT (tcp(7)).
-func limitAck(_, _ string, c syscall.RawConn) error {
-	var err error
-	if failed := c.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(ackTimeout.Milliseconds()))
-	}); failed != nil {
-		return failed
-	}
-	return err
-}
-
 // Scheme returns the kinds that the driver reads and writes.
 func Scheme() *runtime.Scheme {
 	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, corev1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, corev1.AddToScheme, coordinationv1.AddToScheme} {
 		if err := add(s); err != nil {
 			panic(err) // two kinds of one name, which no input can bring about
 		}
@@ -80,6 +79,10 @@ func mapper() meta.RESTMapper {
 		m.Add(v1alpha1.GroupVersion.WithKind(kind), meta.RESTScopeRoot)
 	}
 	m.Add(corev1.SchemeGroupVersion.WithKind("PersistentVolume"), meta.RESTScopeRoot)
+	for _, kind := range []string{"PersistentVolumeClaim", "Pod", "Event"} {
+		m.Add(corev1.SchemeGroupVersion.WithKind(kind), meta.RESTScopeNamespace)
+	}
+	m.Add(coordinationv1.SchemeGroupVersion.WithKind("Lease"), meta.RESTScopeNamespace)
 	return m
 }
 

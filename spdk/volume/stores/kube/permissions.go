@@ -44,11 +44,24 @@ func NodePermissions() Permissions {
 	}}
 }
 
-// OperatorPermissions are those of a person who uses "holdfast volume", "holdfast snapshot" and "holdfast node" with --store kube.
+// OperatorPermissions are those of a person who uses kubectl holdfast, or the operator's commands of holdfast with --store kube. Namespace is the
+// driver's: who may exec into its pods there has the rights of the controller.
 func OperatorPermissions() Permissions {
-	return Permissions{Cluster: []rbacv1.PolicyRule{
-		own("volumes", "get", "list", "patch"),
-		own("snapshots", "get", "list", "patch"),
-		own("spdknodes", "get", "list", "create", "update"),
-	}}
+	return Permissions{
+		Cluster: []rbacv1.PolicyRule{
+			own("volumes", "get", "list", "patch"),
+			own("snapshots", "get", "list", "patch"),
+			own("hosts", "list"),
+			own("spdknodes", "get", "list", "create", "update"),
+			rule("", "persistentvolumes", "get", "list"),
+			rule("", "persistentvolumeclaims", "get"),
+			rule("", "events", "list"),
+		},
+		Namespace: []rbacv1.PolicyRule{
+			rule("coordination.k8s.io", "leases", "get"),
+			rule("", "pods", "get", "list"),
+			rule("", "pods/log", "get"),
+			rule("", "pods/exec", "create"),
+		},
+	}
 }

@@ -20,11 +20,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/holdfast-csi/holdfast/spdk/condition"
+	"github.com/holdfast-csi/holdfast/spdk/volume/stores/kube"
 	"github.com/holdfast-csi/holdfast/spdk/volume/stores/kube/v1alpha1"
 )
 
-// component is who the events are from: the driver's name.
-const component = "csi.holdfast.dev"
+// component is who the events are from.
+const component = kube.DriverName
 
 const (
 	// numbersInterval is how often figures and messages are written that change by themselves, as that of a rebuild that goes on. Whatever

@@ -33,7 +33,7 @@ func (d *Display) showVolume(ctx context.Context, v *volume.Volume, sight condit
 	last := d.volumes[v.ID]
 	next := d.statusOf(v, sight, last.status)
 	if !due(last, next, d.clock.Now(), func(s v1alpha1.VolumeStatus) v1alpha1.VolumeStatus {
-		s.Conditions = withoutMessages(s.Conditions)
+		s.Conditions, s.Rebuild = withoutMessages(s.Conditions), nil
 		return s
 	}) {
 		return nil
@@ -64,6 +64,7 @@ func (d *Display) statusOf(v *volume.Volume, sight condition.Sight, last v1alpha
 	healthy, available := conditionsOf(v, sight)
 	rebuilding := metav1.Condition{Type: v1alpha1.ConditionRebuilding, Status: metav1.ConditionFalse, Reason: reasonNone}
 	if c.Rebuild != nil {
+		s.Rebuild = &v1alpha1.RebuildStatus{Replica: c.Rebuild.Replica, Percent: int32(min(max(c.Rebuild.Percent, 0), 100)), Copied: c.Rebuild.Copied}
 		rebuilding.Status, rebuilding.Reason, rebuilding.Message = metav1.ConditionTrue, reasonCopying, fmt.Sprintf("replica %s: %s", c.Rebuild.Replica, c.Rebuild)
 	}
 	for _, c := range []metav1.Condition{healthy, available, rebuilding} {

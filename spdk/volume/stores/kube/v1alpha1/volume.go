@@ -276,6 +276,8 @@ type VolumeStatus struct {
 	RaidHost string `json:"raidHost,omitempty"`
 	// PublishedTo are the nodes that may use the volume, with commas between them.
 	PublishedTo string `json:"publishedTo,omitempty"`
+	// Rebuild is how far the rebuild of a replica is.
+	Rebuild *RebuildStatus `json:"rebuild,omitempty"`
 	// Conditions are Healthy, Available and Rebuilding.
 	// +listType=map
 	// +listMapKey=type
@@ -291,3 +293,13 @@ const (
 	// ConditionRebuilding: a replica is being rebuilt.
 	ConditionRebuilding = "Rebuilding"
 )
+
+// RebuildStatus is a rebuild under way.
+type RebuildStatus struct {
+	// Replica is the ID of the replica.
+	Replica string `json:"replica"`
+	// Percent is how much is copied.
+	Percent int32 `json:"percent"`
+	// Copied: all is, and the replica counts when that has held.
+	Copied bool `json:"copied,omitempty"`
+}

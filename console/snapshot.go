@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"context"
@@ -13,14 +13,15 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-func snapshotCommand() *cobra.Command {
+// SnapshotCommand looks at snapshots.
+func (c Cluster) SnapshotCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "snapshot", Short: "Look at snapshots", Args: cobra.NoArgs}
-	cmd.AddCommand(snapshotListCommand())
+	cmd.AddCommand(c.snapshotListCommand())
 	return cmd
 }
 
-func snapshotListCommand() *cobra.Command {
-	var f clusterFlags
+func (c Cluster) snapshotListCommand() *cobra.Command {
+	f := c()
 	var output outputFlag
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -30,10 +31,10 @@ func snapshotListCommand() *cobra.Command {
 			if err := output.check(); err != nil {
 				return err
 			}
-			return f.with(cmd.Context(), func(o *operator.Operator) error { return listSnapshots(cmd.Context(), o, output, cmd.OutOrStdout()) })
+			return with(cmd.Context(), f, func(o *operator.Operator) error { return listSnapshots(cmd.Context(), o, output, cmd.OutOrStdout()) })
 		},
 	}
-	f.add(cmd)
+	f.AddFlags(cmd)
 	output.add(cmd)
 	return cmd
 }

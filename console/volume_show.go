@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"context"
@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -17,13 +16,13 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-func volumeShowCommand() *cobra.Command {
-	var f clusterFlags
+func (c Cluster) volumeShowCommand() *cobra.Command {
+	f := c()
 	var output outputFlag
 	var watch time.Duration
 	cmd := &cobra.Command{
 		Use:   "show VOLUME",
-		Short: "Show what a volume is made of and how each part is; VOLUME is an ID or a name",
+		Short: "Show what a volume is made of and how each part is",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := output.check(); err != nil {
@@ -32,7 +31,7 @@ func volumeShowCommand() *cobra.Command {
 			if watch < 0 {
 				return fmt.Errorf("--watch %s must be positive", watch)
 			}
-			return f.with(cmd.Context(), func(o *operator.Operator) error {
+			return with(cmd.Context(), f, func(o *operator.Operator) error {
 				if watch > 0 {
 					return watchVolume(cmd.Context(), o, args[0], watch, output, cmd.OutOrStdout())
 				}
@@ -44,7 +43,7 @@ func volumeShowCommand() *cobra.Command {
 			})
 		},
 	}
-	f.add(cmd)
+	f.AddFlags(cmd)
 	output.add(cmd)
 	cmd.Flags().DurationVarP(&watch, "watch", "w", 0, "show it again at this interval, 2s if none is given, until interrupted; as JSON, one object a line")
 	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
@@ -83,16 +82,6 @@ func watchVolume(ctx context.Context, o *operator.Operator, name string, interva
 	}
 }
 
-// isTerminal says whether out is a terminal, where a line can be drawn over.
-func isTerminal(out io.Writer) bool {
-	f, ok := out.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
 // branch is a line of a tree and what hangs on it.
 type branch struct {
 	text     string
@@ -125,6 +114,9 @@ func growthBranch(d operator.Detail) branch {
 func printVolume(out io.Writer, d operator.Detail, now time.Time) {
 	v := d.Record
 	root := branch{text: fmt.Sprintf("%s  %s  %s  %s", v.Name, v.ID, bytesText(v.SizeBytes), d.Condition)}
+	if d.Claim != "" {
+		root.text = d.Claim + "  " + root.text
+	}
 	for _, f := range d.Findings {
 		root.children = append(root.children, branch{text: fmt.Sprintf("%s: %s", f.Reason, f.Message)})
 	}
@@ -148,6 +140,9 @@ func printVolume(out io.Writer, d operator.Detail, now time.Time) {
 		root.children = append(root.children, branch{text: fmt.Sprintf("former assembly %d on %s: %s", a.Number, a.RaidHost, waiting(d.RetiredProblems[i]))})
 	}
 	root.print(out, "", "")
+	if d.Teller != nil {
+		fmt.Fprintln(out, tellerText(*d.Teller))
+	}
 }
 
 func waiting(problem string) string {
@@ -204,16 +199,9 @@ func legText(r operator.ReplicaDetail) string {
 	case condition.LegFailing:
 		return "member, but its connection is down"
 	case condition.LegRebuilding:
-		return progressBar(r.RebuildPercent)
+		return "rebuilding " + progressBar(r.RebuildPercent)
 	}
 	return string(r.Leg)
-}
-
-// progressBar draws a percentage.
-func progressBar(percent int) string {
-	const width = 30
-	full := min(max(percent, 0), 100) * width / 100
-	return fmt.Sprintf("rebuilding [%s%s] %d %%", strings.Repeat("#", full), strings.Repeat(".", width-full), percent)
 }
 
 func replicaBranch(r operator.ReplicaDetail, now time.Time) branch {

@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"context"
@@ -13,8 +13,8 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-func volumeMoveCommand() *cobra.Command {
-	var f clusterFlags
+func (c Cluster) volumeMoveCommand() *cobra.Command {
+	f := c()
 	var to string
 	var noWait bool
 	var timeout time.Duration
@@ -23,14 +23,14 @@ func volumeMoveCommand() *cobra.Command {
 		Short: "Make an SPDK node the raid host of a volume in use; the pod sees a short pause",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(cmd.Context(), func(o *operator.Operator) error {
+			return with(cmd.Context(), f, func(o *operator.Operator) error {
 				ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 				defer cancel()
 				return moveVolume(ctx, o, args[0], to, !noWait, cmd.OutOrStdout())
 			})
 		},
 	}
-	f.add(cmd)
+	f.AddFlags(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&to, "to", "", "name of the SPDK node (required)")
 	flags.BoolVar(&noWait, "no-wait", false, "put the wish on record and leave the rest to the node service that has the volume staged")
@@ -71,8 +71,8 @@ func stageText(v *volume.Volume, to string, stage operator.Stage) string {
 	return "runs on " + to
 }
 
-func volumeSalvageCommand() *cobra.Command {
-	var f clusterFlags
+func (c Cluster) volumeSalvageCommand() *cobra.Command {
+	f := c()
 	var replica string
 	var yes bool
 	cmd := &cobra.Command{
@@ -83,12 +83,12 @@ func volumeSalvageCommand() *cobra.Command {
 			"is changed, and all replicas are shown with what is known of them.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(cmd.Context(), func(o *operator.Operator) error {
+			return with(cmd.Context(), f, func(o *operator.Operator) error {
 				return salvageVolume(cmd.Context(), o, args[0], replica, yes, cmd.OutOrStdout())
 			})
 		},
 	}
-	f.add(cmd)
+	f.AddFlags(cmd)
 	cmd.Flags().StringVar(&replica, "replica", "", "ID of the replica to go on with")
 	cmd.Flags().BoolVar(&yes, "yes-lose-writes", false, "do it: what was written without that replica may be lost")
 	return cmd
@@ -145,8 +145,8 @@ func readableText(r operator.ReplicaDetail) string {
 	return "yes"
 }
 
-func volumeForgetReplicaCommand() *cobra.Command {
-	var f clusterFlags
+func (c Cluster) volumeForgetReplicaCommand() *cobra.Command {
+	f := c()
 	var replica string
 	var yes, loseData bool
 	cmd := &cobra.Command{
@@ -154,7 +154,7 @@ func volumeForgetReplicaCommand() *cobra.Command {
 		Short: "Take a replica whose disk is lost off the record, without waiting for its node",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(cmd.Context(), func(o *operator.Operator) error {
+			return with(cmd.Context(), f, func(o *operator.Operator) error {
 				v, err := o.Find(cmd.Context(), args[0])
 				if err != nil {
 					return err
@@ -167,7 +167,7 @@ func volumeForgetReplicaCommand() *cobra.Command {
 			})
 		},
 	}
-	f.add(cmd)
+	f.AddFlags(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&replica, "replica", "", "ID of the replica (required)")
 	flags.BoolVar(&yes, "yes-never-returns", false, "do it; without this it is only shown")

@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"context"
@@ -14,14 +14,13 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-// withSPDKNodeCommands adds the operator's commands for SPDK nodes to the command that runs the node service.
-func withSPDKNodeCommands(node *cobra.Command) *cobra.Command {
-	node.AddCommand(nodeListCommand(), nodeCordonCommand(true), nodeCordonCommand(false), nodeDrainCommand(), nodeForgetCommand())
-	return node
+// NodeCommands look at SPDK nodes, close them to what is new, empty them and forget them.
+func (c Cluster) NodeCommands() []*cobra.Command {
+	return []*cobra.Command{c.nodeListCommand(), c.nodeCordonCommand(true), c.nodeCordonCommand(false), c.nodeDrainCommand(), c.nodeForgetCommand()}
 }
 
-func nodeListCommand() *cobra.Command {
-	var f clusterFlags
+func (c Cluster) nodeListCommand() *cobra.Command {
+	f := c()
 	var output outputFlag
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -31,7 +30,7 @@ func nodeListCommand() *cobra.Command {
 			if err := output.check(); err != nil {
 				return err
 			}
-			return f.with(cmd.Context(), func(o *operator.Operator) error {
+			return with(cmd.Context(), f, func(o *operator.Operator) error {
 				nodes, err := o.Nodes(cmd.Context())
 				if err != nil {
 					return err
@@ -40,7 +39,7 @@ func nodeListCommand() *cobra.Command {
 			})
 		},
 	}
-	f.add(cmd)
+	f.AddFlags(cmd)
 	output.add(cmd)
 	return cmd
 }
@@ -56,6 +55,11 @@ func printNodes(out io.Writer, nodes []operator.NodeSummary) {
 			fmt.Sprint(n.NotInSync), fmt.Sprint(n.Retired))
 	}
 	t.flush()
+	printProblems(out, nodes)
+}
+
+// printProblems says why nodes don't answer.
+func printProblems(out io.Writer, nodes []operator.NodeSummary) {
 	for _, n := range nodes {
 		if n.Problem != "" {
 			fmt.Fprintf(out, "%s: %s\n", n.Name, n.Problem)
@@ -70,8 +74,8 @@ func yesOrDash(yes bool) string {
 	return "-"
 }
 
-func nodeCordonCommand(cordoned bool) *cobra.Command {
-	var f clusterFlags
+func (c Cluster) nodeCordonCommand(cordoned bool) *cobra.Command {
+	f := c()
 	use, short, done := "cordon NODE", "Keep new replicas, raid hosts and standbys away from an SPDK node; what is there stays", "cordoned"
 	if !cordoned {
 		use, short, done = "uncordon NODE", "Let new replicas, raid hosts and standbys come to an SPDK node again", "open again"
@@ -81,7 +85,7 @@ func nodeCordonCommand(cordoned bool) *cobra.Command {
 		Short: short,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(cmd.Context(), func(o *operator.Operator) error {
+			return with(cmd.Context(), f, func(o *operator.Operator) error {
 				if err := o.Cordon(cmd.Context(), args[0], cordoned); err != nil {
 					return err
 				}
@@ -90,12 +94,12 @@ func nodeCordonCommand(cordoned bool) *cobra.Command {
 			})
 		},
 	}
-	f.add(cmd)
+	f.AddFlags(cmd)
 	return cmd
 }
 
-func nodeDrainCommand() *cobra.Command {
-	var f clusterFlags
+func (c Cluster) nodeDrainCommand() *cobra.Command {
+	f := c()
 	var parallel int
 	var timeout time.Duration
 	cmd := &cobra.Command{
@@ -106,14 +110,14 @@ func nodeDrainCommand() *cobra.Command {
 			"so that nothing new goes there.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(cmd.Context(), func(o *operator.Operator) error {
+			return with(cmd.Context(), f, func(o *operator.Operator) error {
 				ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 				defer cancel()
 				return drainNode(ctx, cmd.Context(), o, args[0], parallel, cmd.OutOrStdout())
 			})
 		},
 	}
-	f.add(cmd)
+	f.AddFlags(cmd)
 	cmd.Flags().IntVar(&parallel, "parallel", 4, "how many volumes are moved at a time")
 	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait for all moves together")
 	return cmd
@@ -167,8 +171,8 @@ func names(volumes []*volume.Volume) string {
 	return strings.Join(texts, ", ")
 }
 
-func nodeForgetCommand() *cobra.Command {
-	var f clusterFlags
+func (c Cluster) nodeForgetCommand() *cobra.Command {
+	f := c()
 	var yes bool
 	var lossVolumes []string
 	cmd := &cobra.Command{
@@ -179,12 +183,12 @@ func nodeForgetCommand() *cobra.Command {
 			"volume without an in-sync replica on record. Without --yes-never-returns nothing is changed, and what would go is shown.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(cmd.Context(), func(o *operator.Operator) error {
+			return with(cmd.Context(), f, func(o *operator.Operator) error {
 				return forgetNode(cmd.Context(), o, args[0], lossVolumes, yes, cmd.OutOrStdout())
 			})
 		},
 	}
-	f.add(cmd)
+	f.AddFlags(cmd)
 	cmd.Flags().BoolVar(&yes, "yes-never-returns", false, "do it; without this it is only shown")
 	cmd.Flags().StringArrayVar(&lossVolumes, "data-loss-volume", nil, "ID of a volume that may be left without an in-sync replica, or of a snapshot that may be lost; may be repeated")
 	return cmd
