@@ -11,7 +11,7 @@ LDFLAGS := -s -w -X github.com/holdfast-csi/holdfast/driver.Version=$(VERSION) -
 
 .PHONY: help
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build the static binaries into bin/
@@ -72,12 +72,18 @@ bench: ## Measure; docs/performance.md has the figures
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/bench/...
 
 .PHONY: kube-binaries
-kube-binaries: ## Build etcd, kube-apiserver and kubectl from their Go modules into .cache/kubernetes (once, a quarter of an hour)
-	test/kubernetes/binaries/build
+kube-binaries: ## Build etcd, kube-apiserver and kubectl, and get the CRDs of snapshots, from their Go modules into .cache/kubernetes (once, a quarter of an hour)
+	test/kubernetes/binaries/build etcd kube-apiserver kubectl
 
 .PHONY: kubernetes
 kubernetes: ## Test against a real API server and etcd (make kube-binaries first)
 	go test -race -count=1 -timeout 20m -v ./test/kubernetes
+
+.PHONY: e2e-kubernetes
+e2e-kubernetes: ## Run the driver, installed by its chart, in a real cluster with a worker in a VM (root on Debian; builds Kubernetes once, half an hour)
+	go run ./test/vm/prepare
+	test/kubernetes/binaries/build
+	go test -count=1 -v -timeout 3h -tags e2e $(if $(RUN),-run '$(RUN)') ./test/kubernetes/e2e
 
 .PHONY: generate
 generate: $(BIN)/controller-gen-$(CONTROLLER_GEN_VERSION) ## Generate the CRDs, the copying of their Go types, and the manifests

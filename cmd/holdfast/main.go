@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/holdfast-csi/holdfast/driver"
 )
@@ -37,6 +38,7 @@ func root() *cobra.Command {
 	}
 	logging := flag.NewFlagSet("logging", flag.ContinueOnError)
 	klog.InitFlags(logging)
+	log.SetLogger(klog.Background()) // or it complains half a minute later, with a stack, and logs nothing
 	cmd.PersistentFlags().AddGoFlag(logging.Lookup("v"))
 	node := nodeCommand()
 	node.AddCommand(commands.NodeCommands()...)

@@ -230,3 +230,20 @@ func TestSidecarsWaitLongerThanTheDriverTakes(t *testing.T) {
 		t.Errorf("the policy has another time-out of sidecars than the chart (%v)", err)
 	}
 }
+
+// TestNodeServiceMayStartSlowly: on a busy machine liveness probes killed what had not started yet, and began it anew.
+func TestNodeServiceMayStartSlowly(t *testing.T) {
+	const seconds = 300
+	for _, name := range cases {
+		_, node := workloads(t, name)
+		for _, c := range node.Containers {
+			if c.LivenessProbe == nil {
+				continue
+			}
+			start := c.StartupProbe
+			if start == nil || start.HTTPGet.Port != c.LivenessProbe.HTTPGet.Port || start.PeriodSeconds*start.FailureThreshold < seconds {
+				t.Errorf("%s: %s has startup probe %+v; want the liveness probe's, for %d s", name, c.Name, start, seconds)
+			}
+		}
+	}
+}

@@ -20,8 +20,8 @@ type Process struct {
 	running *exec.Cmd // nil while it does not run
 }
 
-// newProcess makes a process, which Start starts; it ends with the stack.
-func (s *Stack) newProcess(name, binary string, args ...string) *Process {
+// NewProcess makes a process, which Start starts; it ends with the stack.
+func (s *Stack) NewProcess(name, binary string, args ...string) *Process {
 	p := &Process{stack: s, name: name, binary: binary, args: args}
 	s.onClose(p.stop)
 	return p

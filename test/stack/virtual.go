@@ -13,9 +13,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"sigs.k8s.io/yaml"
 
-	"github.com/holdfast-csi/holdfast/driver"
 	"github.com/holdfast-csi/holdfast/test/vm"
 	"github.com/holdfast-csi/holdfast/test/vm/agent"
 )
@@ -43,57 +41,17 @@ type VM struct {
 
 // StartVM starts it. The tests must run in a network namespace that has Address; see Main.
 func StartVM(ctx context.Context, o Options) (*VM, error) {
-	s, err := newStack(ctx, Address, o)
+	s, err := StartGateways(ctx, o)
 	if err != nil {
-		return nil, s.abandon(err)
+		return nil, err
 	}
 	v := &VM{Stack: s}
-	for _, step := range []func(context.Context) error{v.build, v.startGateways, v.startController, v.boot, v.startNode} {
+	for _, step := range []func(context.Context) error{v.startController, v.boot, v.startNode} {
 		if err := step(ctx); err != nil {
 			return nil, s.abandon(err)
 		}
 	}
 	return v, nil
-}
-
-func (v *VM) binary() string { return v.path("holdfast") }
-
-func (v *VM) build(ctx context.Context) error {
-	if err := makeCertificates(v.Dir); err != nil {
-		return err
-	}
-	return vm.Build(ctx, v.binary(), "github.com/holdfast-csi/holdfast/cmd/holdfast")
-}
-
-// startGateways puts each target's JSON-RPC behind mutual TLS. A target that is cut off has a gateway that stands still: nothing
-// answers, though this machine's kernel still accepts connections.
-func (v *VM) startGateways(context.Context) error {
-	for _, t := range v.Targets {
-		port, err := freePort(v.ip)
-		if err != nil {
-			return err
-		}
-		g := &gateway{port: port}
-		g.Process = v.newProcess("gateway-"+t.Name, v.binary(), "gateway", "--listen", fmt.Sprintf("%s:%d", v.ip, port), "--socket", t.Socket,
-			"--cert", v.path("tls.crt"), "--key", v.path("tls.key"), "--ca", v.path("ca.crt"))
-		v.gateways = append(v.gateways, g)
-		t.rpc = g.Freeze
-		if err := g.Start(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// config is the configuration of a process that has its certificates in tlsDir. All SPDK nodes are reached through their gateways.
-func (v *VM) config(tlsDir string) (*driver.Config, []byte, error) {
-	c := &driver.Config{ThinOvercommit: 4, TLS: driver.TLSConfig{Cert: tlsDir + "/tls.crt", Key: tlsDir + "/tls.key", CA: tlsDir + "/ca.crt"}}
-	for i, n := range v.nodes {
-		n.RPC = fmt.Sprintf("tls://%s:%d", v.ip, v.gateways[i].port)
-		c.Nodes = append(c.Nodes, n)
-	}
-	body, err := yaml.Marshal(c)
-	return c, body, err
 }
 
 func (v *VM) startController(ctx context.Context) error {
@@ -107,7 +65,7 @@ func (v *VM) startController(ctx context.Context) error {
 	if v.storePort, err = freePort(v.ip); err != nil {
 		return err
 	}
-	v.ControllerProcess = v.newProcess("controller", v.binary(), "controller", "--config", v.path("config.yaml"), "--endpoint", "unix://"+v.path("c.sock"),
+	v.ControllerProcess = v.NewProcess("controller", v.Binary(), "controller", "--config", v.path("config.yaml"), "--endpoint", "unix://"+v.path("c.sock"),
 		"--store", "bolt://"+v.path("volumes.db"), "--serve-store", v.storeAddress(), "-v", "2")
 	if err := v.ControllerProcess.Start(); err != nil {
 		return err
@@ -142,7 +100,7 @@ func (s *Stack) connect(ctx context.Context, target string, options ...grpc.Dial
 }
 
 func (v *VM) boot(ctx context.Context) error {
-	machine, err := vm.Start(ctx, vm.Config{MemoryMiB: 768, Files: map[string]string{guestBinary: v.binary()}})
+	machine, err := vm.Start(ctx, vm.Config{MemoryMiB: 768, Files: map[string]string{guestBinary: v.Binary()}})
 	if err != nil {
 		return err
 	}

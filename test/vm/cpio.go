@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"archive/tar"
 	"bufio"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 // may follow one another in one file; an archive may be followed by zeroes.
 type archive struct {
 	w       *bufio.Writer
+	tar     *tar.Writer // instead of w
 	written int64
 	inode   int
 	dirs    map[string]bool
@@ -22,6 +24,13 @@ type archive struct {
 
 func newArchive(w io.Writer) *archive {
 	return &archive{w: bufio.NewWriter(w), dirs: map[string]bool{"": true, ".": true}}
+}
+
+// newTar returns an archive that is a tar file instead.
+func newTar(w io.Writer) *archive {
+	a := newArchive(w)
+	a.tar = tar.NewWriter(w)
+	return a
 }
 
 const (
@@ -32,6 +41,9 @@ const (
 
 // entry writes one header and its body.
 func (a *archive) entry(name string, mode uint32, size int64, body io.Reader) error {
+	if a.tar != nil {
+		return a.tarEntry(name, mode, size, body)
+	}
 	a.inode++
 	links := 1
 	header := fmt.Sprintf("070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\x00",
@@ -49,6 +61,27 @@ func (a *archive) entry(name string, mode uint32, size int64, body io.Reader) er
 		return fmt.Errorf("add %s to the image: %w", name, err)
 	}
 	return a.pad()
+}
+
+func (a *archive) tarEntry(name string, mode uint32, size int64, body io.Reader) error {
+	header := &tar.Header{Name: name, Mode: int64(mode & 0o7777), Size: size, Typeflag: tar.TypeReg, Format: tar.FormatPAX}
+	switch mode &^ 0o7777 {
+	case modeDir:
+		header.Typeflag, header.Name = tar.TypeDir, name+"/"
+	case modeLink:
+		target, err := io.ReadAll(body)
+		if err != nil {
+			return fmt.Errorf("add %s to the image: %w", name, err)
+		}
+		header.Typeflag, header.Linkname, header.Size = tar.TypeSymlink, string(target), 0
+	}
+	if err := a.tar.WriteHeader(header); err != nil {
+		return fmt.Errorf("add %s to the image: %w", name, err)
+	}
+	if _, err := io.CopyN(a.tar, body, header.Size); err != nil {
+		return fmt.Errorf("add %s to the image: %w", name, err)
+	}
+	return nil
 }
 
 // pad aligns headers and bodies to four bytes.
@@ -113,6 +146,9 @@ func (a *archive) file(name, from string) error {
 
 // close ends the archive.
 func (a *archive) close() error {
+	if a.tar != nil {
+		return a.tar.Close()
+	}
 	if err := a.entry("TRAILER!!!", 0, 0, strings.NewReader("")); err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 // wantedModules are loaded at boot, with what they depend on. What the kernel
 // has built in is skipped.
 var wantedModules = []string{
-	"virtio_pci", "virtio_net", "virtio_rng",
+	"virtio_pci", "virtio_net", "virtio_rng", "virtio_blk", "veth",
 	"nvme_core", "nvme_fabrics", "nvme_tcp",
 	"crc32c_intel", "ext4", "xfs", "loop", "overlay",
 	"sch_netem",

@@ -37,12 +37,12 @@ func CacheDir() (string, error) {
 	if dir := os.Getenv("XDG_CACHE_HOME"); dir != "" {
 		return filepath.Join(dir, "holdfast-vm"), nil
 	}
-	root, err := moduleRoot()
+	root, err := ModuleRoot()
 	return filepath.Join(root, ".cache", "holdfast-vm"), err
 }
 
-// moduleRoot is the directory of go.mod, from here upwards.
-func moduleRoot() (string, error) {
+// ModuleRoot is the directory of go.mod, from here upwards.
+func ModuleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
@@ -80,6 +80,36 @@ func Prepare(ctx context.Context, log io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// WriteTools writes, as a tar file, the programs that the guest has with what they need: the file system tools, and busybox. It needs what
+// Prepare has made.
+func WriteTools(w io.Writer) error {
+	cache, err := CacheDir()
+	if err != nil {
+		return err
+	}
+	a := newTar(w)
+	if err := addUserland(preparation{cache: cache}.rootDir(), a); err != nil {
+		return err
+	}
+	return a.close()
+}
+
+// ModulesDir is the directory with all modules of the guest's kernel, which is of the same name as the kernel's release.
+func ModulesDir() (string, error) {
+	cache, err := CacheDir()
+	if err != nil {
+		return "", err
+	}
+	dirs, err := filepath.Glob(filepath.Join(preparation{cache: cache}.rootDir(), "lib/modules/*"))
+	if err == nil && len(dirs) != 1 {
+		err = fmt.Errorf("want the modules of one kernel in %s, found %d", cache, len(dirs))
+	}
+	if err != nil {
+		return "", err
+	}
+	return dirs[0], nil
 }
 
 type preparation struct {

@@ -3,13 +3,14 @@
 //
 // It is QEMU with Debian's cloud kernel and an initramfs of static Go programs
 // and file system tools, up in seconds even under software emulation. The guest
-// has no disk and no network but the machine's loopback, which it reaches as
+// has no disk, unless it is given one, and no network but the machine's loopback, which it reaches as
 // HostAddress. Tests run on the machine, where they can do things to targets,
 // and tell the guest what to do.
 package vm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ import (
 	"github.com/holdfast-csi/holdfast/test/vm/agent"
 )
 
-// HostAddress is the machine's 127.0.0.1 as the guest sees it.
+// HostAddress is the machine's 127.0.0.1 as the guest of the default address sees it.
 const HostAddress = "10.0.2.2"
 
 // ErrNotPrepared says that Prepare has not run.
@@ -38,6 +39,27 @@ type Config struct {
 	MemoryMiB  int               // default 512
 	KernelArgs []string          // more for the kernel's command line, e.g. nvme_core.multipath=N
 	Files      map[string]string // guest path to a file of this machine, put into the image
+	// Disk is an ext4 image with the guest's root file system. The guest starts from it every time: what it writes is lost with it.
+	// Without one the image is the root.
+	Disk string
+	// Address is the guest's, default 10.0.2.15. The machine is number 2 of the same 24 bits.
+	Address string
+	// Ports are TCP ports of the guest that this machine reaches at Address, which must be an address of this machine then.
+	Ports []int
+}
+
+// hostAddress is the machine's 127.0.0.1 as the guest sees it.
+func (c Config) hostAddress() string { return c.network() + ".2" }
+
+func (c Config) network() string { return c.Address[:strings.LastIndexByte(c.Address, '.')] }
+
+// netdev is QEMU's user network for the guest.
+func (c Config) netdev() string {
+	dev := fmt.Sprintf("user,id=n0,net=%s.0/24,host=%s", c.network(), c.hostAddress())
+	for _, port := range c.Ports {
+		dev += fmt.Sprintf(",hostfwd=tcp:%s:%d-%[1]s:%[2]d", c.Address, port)
+	}
+	return dev
 }
 
 // VM is a running virtual machine.
@@ -81,26 +103,28 @@ func (v *VM) boot(ctx context.Context, c Config, cache string) error {
 	if v.host, err = agent.Listen(); err != nil {
 		return err
 	}
-	if c.CPUs == 0 {
-		c.CPUs = 2
-	}
-	if c.MemoryMiB == 0 {
-		c.MemoryMiB = 512
-	}
+	c.CPUs, c.MemoryMiB = cmp.Or(c.CPUs, 2), cmp.Or(c.MemoryMiB, 512)
+	c.Address = cmp.Or(c.Address, "10.0.2.15")
 	// loglevel: warnings and worse reach the console; the kernel's full log is
 	// there for `dmesg`.
 	cmdline := append([]string{
 		"console=ttyS0", "loglevel=5", "panic=-1", "mitigations=off", "random.trust_cpu=on", "no_timer_check", "tsc=reliable", "cryptomgr.notests",
-		fmt.Sprintf("holdfast.agent=%s:%d", HostAddress, v.host.Port()), "holdfast.token=" + v.host.Token,
+		fmt.Sprintf("holdfast.agent=%s:%d", c.hostAddress(), v.host.Port()), "holdfast.token=" + v.host.Token, "holdfast.address=" + c.Address,
 	}, c.KernelArgs...)
+	if c.Disk != "" {
+		cmdline = append(cmdline, "holdfast.root=/dev/vda")
+	}
 	args := append(accelerators(),
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		"-smp", fmt.Sprint(c.CPUs), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
 		"-serial", "file:"+v.consoleFile(),
-		"-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,romfile=",
+		"-netdev", c.netdev(), "-device", "virtio-net-pci,netdev=n0,romfile=",
 		"-device", "virtio-rng-pci",
 		"-kernel", kernelFile(cache), "-initrd", image, "-append", strings.Join(cmdline, " "),
 	)
+	if c.Disk != "" {
+		args = append(args, "-drive", "if=virtio,format=raw,snapshot=on,cache=unsafe,file="+c.Disk)
+	}
 	v.qemu = exec.Command(qemu, args...)
 	var messages bytes.Buffer
 	v.qemu.Stdout, v.qemu.Stderr = &messages, &messages

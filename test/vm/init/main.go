@@ -6,6 +6,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -52,11 +53,6 @@ func run() error {
 	if err := loadModules(); err != nil {
 		return err
 	}
-	for name, address := range map[string][4]byte{"lo": {127, 0, 0, 1}, "eth0": {10, 0, 2, 15}} {
-		if err := configure(name, address); err != nil {
-			return fmt.Errorf("configure %s: %w", name, err)
-		}
-	}
 	cmdline, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return err
@@ -65,6 +61,20 @@ func run() error {
 	for _, word := range strings.Fields(string(cmdline)) {
 		key, value, _ := strings.Cut(word, "=")
 		parameter[key] = value
+	}
+	for name, text := range map[string]string{"lo": "127.0.0.1", "eth0": parameter["holdfast.address"]} {
+		address, err := netip.ParseAddr(text)
+		if err == nil {
+			err = configure(name, address.As4())
+		}
+		if err != nil {
+			return fmt.Errorf("configure %s: %w", name, err)
+		}
+	}
+	if root := parameter["holdfast.root"]; root != "" {
+		if err := switchRoot(root); err != nil {
+			return fmt.Errorf("make %s the root: %w", root, err)
+		}
 	}
 	return supervise(parameter["holdfast.agent"], parameter["holdfast.token"])
 }
@@ -122,7 +132,7 @@ func configure(name string, address [4]byte) error {
 // supervise runs the agent as a child and, as process 1 has to, reaps every
 // process that loses its parent.
 func supervise(address, token string) error {
-	cmd := exec.Command("/init", "agent", address, token)
+	cmd := exec.Command("/proc/self/exe", "agent", address, token)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C"}
 	if err := cmd.Start(); err != nil {
