@@ -86,12 +86,14 @@ func TestMountWaitsForBlockedUnmountOfTheSameTarget(t *testing.T) {
 	at := t.TempDir()
 	k.line(at, "/", "259:4", "ext4", "/dev/nvme4n1", "rw", "rw")
 	release := make(chan struct{})
+	ctx, begun := context.WithCancel(t.Context())
 	k.do["umount"] = func(args []string) (string, int) {
 		k.umount(args)
+		begun()
 		<-release
 		return "", 0
 	}
-	if err := m.Unmount(soon(t), at); err == nil {
+	if err := m.Unmount(ctx, at); err == nil {
 		t.Fatal("unmounted")
 	}
 	if err := m.Mount(soon(t), device, at, XFS, nil, false); !errors.Is(err, context.DeadlineExceeded) {
