@@ -75,8 +75,13 @@ func (s *Server) stop(ctx context.Context, v *volume.Volume) (*volume.Volume, er
 	}
 	err = s.converger.Run(ctx, v)
 	var blocked *converge.BlockedError
+	var failed *converge.ActionsError
+	// What is left of a former assembly stays on record as that.
+	former := func(a volume.Action) bool {
+		return a.Kind == volume.DeleteRaid && a.Node != v.Assembly.RaidHost && v.IsRetiredOn(a.Node)
+	}
 	switch {
-	case err == nil:
+	case err == nil, errors.As(err, &failed) && failed.Only(former) && !errors.As(err, &blocked):
 		return s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
 			s.ended(v)
 			return true, nil

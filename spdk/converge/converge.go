@@ -72,6 +72,11 @@ func (e *ActionsError) Of(kind volume.Kind, replica string) error {
 	return nil
 }
 
+// Only says whether each failure is one of those.
+func (e *ActionsError) Only(those func(volume.Action) bool) bool {
+	return e != nil && !slices.ContainsFunc(e.Failed, func(f *ActionError) bool { return !those(f.Action) })
+}
+
 // BlockedError says which nodes a volume waits for. It is a volume.ErrNodeDown.
 type BlockedError struct {
 	Nodes []volume.BlockedNode

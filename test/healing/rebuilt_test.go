@@ -5,6 +5,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
 	"github.com/holdfast-csi/holdfast/spdk"
 	"github.com/holdfast-csi/holdfast/spdk/sim"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
@@ -149,6 +151,33 @@ func TestRaidThatCanNotBeDeletedHoldsUpNoRebuild(t *testing.T) {
 		b.must(l.End())
 		b.must(b.unuse(id))
 		b.wantData(id, l)
+		b.remove(id)
+	})
+}
+
+// Nor does it keep a volume from being taken from the node that used it.
+func TestRaidThatCanNotBeDeletedHoldsUpNoUnpublication(t *testing.T) {
+	longTest(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, 3, cluster.Options{})
+		id := b.create("a", 3)
+		b.must(b.publish(id))
+		b.must(b.stage(id))
+		b.must(b.awaitWhole(id))
+		from := b.Record(id).Assembly.RaidHost
+		b.Sim(from).AddRPCFault(sim.RPCFault{Kind: sim.FailBefore, Method: "bdev_raid_delete", Message: "Operation already in progress"})
+		join := b.isolate(from, sim.Outside)
+		b.must(b.await("the raid host is left", func() bool { a := b.Record(id).Assembly; return a.RaidHost != from && !a.Held }))
+		_, err := b.node.NodeUnstageVolume(b.ctx, &csi.NodeUnstageVolumeRequest{VolumeId: id, StagingTargetPath: b.staging(id)})
+		b.must(err)
+		join()
+		_, err = b.controller.ControllerUnpublishVolume(b.ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: host})
+		b.must(err)
+		if v := b.Record(id); v.Assembly != nil || !v.IsRetiredOn(from) {
+			t.Errorf("the record says assembly %+v, retired %+v", v.Assembly, v.Retired)
+		}
+		b.Sim(from).ClearRPCFaults()
+		b.must(b.awaitWhole(id))
 		b.remove(id)
 	})
 }
