@@ -30,7 +30,7 @@ demo: ## Show a replicated volume on three simulated SPDK nodes; needs neither r
 
 .PHONY: test
 test: ## Run all tests that need no root and no VM
-	go test -race -short -count=1 ./...
+	go test -race -short -count=1 -timeout 20m ./...
 
 .PHONY: chart
 chart: ## Test the Helm chart, the manifests and the examples in deploy/
