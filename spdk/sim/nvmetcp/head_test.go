@@ -344,9 +344,13 @@ func TestHeadFollowsTheNamespacesSize(t *testing.T) {
 // Two targets tell of the new size one after the other: the one that has not yet is not used.
 func TestHeadUsesNoPathOfAnotherSize(t *testing.T) {
 	s := newShared(t, 2)
-	h := s.head(0)
+	h := s.head()
 	s.ana(1, ANAInaccessible)
-	s.must(h.AddPath(patient(t), s.path(1)))
+	for i := range 2 {
+		path := s.path(i)
+		path.KATO = time.Minute // one that was lost on a busy machine would come back with the new size
+		s.must(h.AddPath(patient(t), path))
+	}
 	s.disk.grow(32 << 20)
 	s.subs[1].NamespaceResized(1)
 	await(t, h, func([]PathInfo) bool { return h.SizeBytes() == 32<<20 })
