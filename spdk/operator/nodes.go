@@ -39,6 +39,10 @@ func (o *Operator) Nodes(ctx context.Context) ([]NodeSummary, error) {
 	if err != nil {
 		return nil, err
 	}
+	return o.nodesOf(ctx, volumes)
+}
+
+func (o *Operator) nodesOf(ctx context.Context, volumes []*volume.Volume) ([]NodeSummary, error) {
 	cordoned, err := o.store.Cordoned(ctx)
 	if err != nil {
 		return nil, err

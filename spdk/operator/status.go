@@ -67,7 +67,7 @@ func (o *Operator) Status(ctx context.Context) (Status, error) {
 		s.add(v, summarize(v, c, claims[v.ID]), findings)
 	}
 	slices.SortStableFunc(s.Troubled, func(a, b Trouble) int { return cmp.Compare(a.rank(), b.rank()) })
-	s.Nodes, err = o.Nodes(ctx)
+	s.Nodes, err = o.nodesOf(ctx, volumes)
 	return s, err
 }
 
