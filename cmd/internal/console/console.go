@@ -4,6 +4,7 @@ package console
 
 import (
 	"context"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -29,6 +30,21 @@ func with(ctx context.Context, access Access, run func(o *operator.Operator) err
 	}
 	defer done()
 	return run(o)
+}
+
+// look makes a command that shows, as text or JSON, what it looks at.
+func (c Cluster) look(cmd *cobra.Command, run func(ctx context.Context, o *operator.Operator, output outputFlag, out io.Writer) error) *cobra.Command {
+	f := c()
+	var output outputFlag
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := output.check(); err != nil {
+			return err
+		}
+		return with(cmd.Context(), f, func(o *operator.Operator) error { return run(cmd.Context(), o, output, cmd.OutOrStdout()) })
+	}
+	f.AddFlags(cmd)
+	output.add(cmd)
+	return cmd
 }
 
 func mustRequire(cmd *cobra.Command, flags ...string) {

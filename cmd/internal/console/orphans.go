@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -13,28 +14,15 @@ import (
 
 // OrphansCommand lists lvols of which no record speaks.
 func (c Cluster) OrphansCommand() *cobra.Command {
-	f := c()
-	var output outputFlag
-	cmd := &cobra.Command{
-		Use:   "orphans",
-		Short: "List lvols with a name of Holdfast's of which no record speaks; nothing is deleted",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := output.check(); err != nil {
-				return err
-			}
-			return with(cmd.Context(), f, func(o *operator.Operator) error {
-				orphans, silent, err := o.Orphans(cmd.Context())
-				if err != nil {
-					return err
-				}
-				return output.print(cmd.OutOrStdout(), orphans, func(out io.Writer) { printOrphans(out, orphans, silent) })
-			})
-		},
+	return c.look(&cobra.Command{Use: "orphans", Short: "List lvols with a name of Holdfast's of which no record speaks; nothing is deleted", Args: cobra.NoArgs}, listOrphans)
+}
+
+func listOrphans(ctx context.Context, o *operator.Operator, output outputFlag, out io.Writer) error {
+	orphans, silent, err := o.Orphans(ctx)
+	if err != nil {
+		return err
 	}
-	f.AddFlags(cmd)
-	output.add(cmd)
-	return cmd
+	return output.print(out, orphans, func(out io.Writer) { printOrphans(out, orphans, silent) })
 }
 
 func printOrphans(out io.Writer, orphans []operator.Orphan, silent map[string]error) {

@@ -21,22 +21,7 @@ func (c Cluster) SnapshotCommand() *cobra.Command {
 }
 
 func (c Cluster) snapshotListCommand() *cobra.Command {
-	f := c()
-	var output outputFlag
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List all snapshots, on how many nodes each is, and what is still being deleted",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := output.check(); err != nil {
-				return err
-			}
-			return with(cmd.Context(), f, func(o *operator.Operator) error { return listSnapshots(cmd.Context(), o, output, cmd.OutOrStdout()) })
-		},
-	}
-	f.AddFlags(cmd)
-	output.add(cmd)
-	return cmd
+	return c.look(&cobra.Command{Use: "list", Short: "List all snapshots, on how many nodes each is, and what is still being deleted", Args: cobra.NoArgs}, listSnapshots)
 }
 
 func listSnapshots(ctx context.Context, o *operator.Operator, output outputFlag, out io.Writer) error {

@@ -20,28 +20,15 @@ func (c Cluster) NodeCommands() []*cobra.Command {
 }
 
 func (c Cluster) nodeListCommand() *cobra.Command {
-	f := c()
-	var output outputFlag
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List all SPDK nodes and what is on them",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := output.check(); err != nil {
-				return err
-			}
-			return with(cmd.Context(), f, func(o *operator.Operator) error {
-				nodes, err := o.Nodes(cmd.Context())
-				if err != nil {
-					return err
-				}
-				return output.print(cmd.OutOrStdout(), nodes, func(out io.Writer) { printNodes(out, nodes) })
-			})
-		},
+	return c.look(&cobra.Command{Use: "list", Short: "List all SPDK nodes and what is on them", Args: cobra.NoArgs}, listNodes)
+}
+
+func listNodes(ctx context.Context, o *operator.Operator, output outputFlag, out io.Writer) error {
+	nodes, err := o.Nodes(ctx)
+	if err != nil {
+		return err
 	}
-	f.AddFlags(cmd)
-	output.add(cmd)
-	return cmd
+	return output.print(out, nodes, func(out io.Writer) { printNodes(out, nodes) })
 }
 
 func printNodes(out io.Writer, nodes []operator.NodeSummary) {

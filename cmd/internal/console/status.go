@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -15,28 +16,15 @@ import (
 
 // StatusCommand shows the cluster at a glance.
 func (c Cluster) StatusCommand() *cobra.Command {
-	f := c()
-	var output outputFlag
-	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show the cluster at a glance: volumes by state, what is at risk, rebuilds, SPDK nodes",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := output.check(); err != nil {
-				return err
-			}
-			return with(cmd.Context(), f, func(o *operator.Operator) error {
-				s, err := o.Status(cmd.Context())
-				if err != nil {
-					return err
-				}
-				return output.print(cmd.OutOrStdout(), s, func(out io.Writer) { printStatus(out, s) })
-			})
-		},
+	return c.look(&cobra.Command{Use: "status", Short: "Show the cluster at a glance: volumes by state, what is at risk, rebuilds, SPDK nodes", Args: cobra.NoArgs}, showStatus)
+}
+
+func showStatus(ctx context.Context, o *operator.Operator, output outputFlag, out io.Writer) error {
+	s, err := o.Status(ctx)
+	if err != nil {
+		return err
 	}
-	f.AddFlags(cmd)
-	output.add(cmd)
-	return cmd
+	return output.print(out, s, func(out io.Writer) { printStatus(out, s) })
 }
 
 // stateOrder is how states are listed, the worst first.

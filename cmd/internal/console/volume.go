@@ -21,22 +21,7 @@ func (c Cluster) VolumeCommand() *cobra.Command {
 }
 
 func (c Cluster) volumeListCommand() *cobra.Command {
-	f := c()
-	var output outputFlag
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List all volumes and how they are",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := output.check(); err != nil {
-				return err
-			}
-			return with(cmd.Context(), f, func(o *operator.Operator) error { return listVolumes(cmd.Context(), o, output, cmd.OutOrStdout()) })
-		},
-	}
-	f.AddFlags(cmd)
-	output.add(cmd)
-	return cmd
+	return c.look(&cobra.Command{Use: "list", Short: "List all volumes and how they are", Args: cobra.NoArgs}, listVolumes)
 }
 
 func listVolumes(ctx context.Context, o *operator.Operator, output outputFlag, out io.Writer) error {
