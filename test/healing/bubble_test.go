@@ -143,6 +143,26 @@ func (b *bubble) stage(id string) error {
 	return err
 }
 
+// staged makes a volume that is in use and whole.
+func (b *bubble) staged(name string, replicas int) string {
+	b.t.Helper()
+	id := b.create(name, replicas)
+	b.must(b.publish(id))
+	b.must(b.stage(id))
+	b.must(b.awaitWhole(id))
+	return id
+}
+
+// wantWholeToTheEnd waits until a volume is whole, ends its load, wants all of its data to be there, and nothing when it is deleted.
+func (b *bubble) wantWholeToTheEnd(id string, l *cluster.Load) {
+	b.t.Helper()
+	b.must(b.awaitWhole(id))
+	b.must(l.End())
+	b.must(b.unuse(id))
+	b.wantData(id, l)
+	b.remove(id)
+}
+
 func (b *bubble) staging(id string) string { return filepath.Join(b.Dir, "staging", id) }
 
 // open returns the device of a staged volume.

@@ -72,11 +72,7 @@ func TestPartsThatWorkLoseEachOther(t *testing.T) {
 				if end != nil {
 					end()
 				}
-				b.must(b.awaitWhole(id))
-				b.must(l.End())
-				b.must(b.unuse(id))
-				b.wantData(id, l)
-				b.remove(id)
+				b.wantWholeToTheEnd(id, l)
 			})
 		})
 	}

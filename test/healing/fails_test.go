@@ -61,11 +61,7 @@ func TestNodeFailsInEachWay(t *testing.T) {
 					b.must(b.await("writes go on during the fault", func() bool { return l.Writes() > writes+10 || l.Err() != nil }))
 					b.must(l.Err())
 					end()
-					b.must(b.awaitWhole(id))
-					b.must(l.End())
-					b.must(b.unuse(id))
-					b.wantData(id, l)
-					b.remove(id)
+					b.wantWholeToTheEnd(id, l)
 				})
 			})
 		}

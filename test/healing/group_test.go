@@ -148,16 +148,6 @@ func (b *bubble) another(name string) *bubble {
 	return &o
 }
 
-// staged makes a volume that is in use and whole.
-func (b *bubble) staged(name string) string {
-	b.t.Helper()
-	id := b.create(name, 3)
-	b.must(b.publish(id))
-	b.must(b.stage(id))
-	b.must(b.awaitWhole(id))
-	return id
-}
-
 // In simulated time, with 2 ms a call: a writer's order over two volumes, of one node service or of two, is kept in each group snapshot, and I/O
 // is paused for a moment.
 func TestGroupSnapshotsUnderLoadKeepTheOrderOfWrites(t *testing.T) {
@@ -171,7 +161,7 @@ func TestGroupSnapshotsUnderLoadKeepTheOrderOfWrites(t *testing.T) {
 				if two {
 					other = b.another("host-2")
 				}
-				first, second := b.staged("a"), other.staged("b")
+				first, second := b.staged("a", 3), other.staged("b", 3)
 				o := order(b.ctx, 8, b.open(first), other.open(second))
 				groups := 8
 				if testing.Short() {
@@ -221,7 +211,7 @@ func TestGroupOfAVolumeInUseAndOneThatIsNot(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, 3, cluster.Options{RPCLatency: 2 * time.Millisecond})
-		idle, used := b.create("idle", 3), b.staged("used")
+		idle, used := b.create("idle", 3), b.staged("used", 3)
 		l := cluster.StartLoad(b.ctx, b.open(used), 8, 2, 10*time.Millisecond)
 		b.must(b.groupSnapshot("g", idle, used))
 		resp, err := b.controller.GetVolumeGroupSnapshot(b.ctx, &csi.GetVolumeGroupSnapshotRequest{GroupSnapshotId: volume.GroupIDFor("g")})
@@ -248,7 +238,7 @@ func TestNodeFailsWhileAGroupIsTaken(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					b := newBubble(t, 3, cluster.Options{RPCLatency: 2 * time.Millisecond})
-					first, second := b.staged("a"), b.staged("b")
+					first, second := b.staged("a", 3), b.staged("b", 3)
 					o := order(b.ctx, 4, b.open(first), b.open(second))
 					before, _, _ := o.counts()
 					var wg sync.WaitGroup
@@ -280,7 +270,7 @@ func TestEveryStepOfAGroupOfVolumesInUseMayFail(t *testing.T) {
 	t.Parallel()
 	cluster.EveryInBubbles(t, func(t *testing.T, steps *cluster.Steps) func(*testing.T, func(func() error) bool) {
 		b := newBubble(t, 3, cluster.Options{Steps: steps})
-		first, second := b.staged("a"), b.staged("b")
+		first, second := b.staged("a", 3), b.staged("b", 3)
 		o := order(b.ctx, 4, b.open(first), b.open(second))
 		t.Cleanup(func() {
 			if !t.Failed() {

@@ -96,11 +96,7 @@ func simulated(t *testing.T, n int, round func(b *bubble, id string)) {
 			round(b, id)
 			b.must(l.Err())
 		}
-		b.must(b.awaitWhole(id))
-		b.must(l.End())
-		b.must(b.unuse(id))
-		b.wantData(id, l)
-		b.remove(id)
+		b.wantWholeToTheEnd(id, l)
 	})
 }
 

@@ -110,10 +110,7 @@ func TestVolumeThatNobodyUsesGetsMoreAndFewerReplicas(t *testing.T) {
 func TestIOThatWaitsAtALimitHoldsUpNeitherASnapshotNorAMove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, 3, cluster.Options{})
-		id := b.create("a", 3)
-		b.must(b.publish(id))
-		b.must(b.stage(id))
-		b.must(b.awaitWhole(id))
+		id := b.staged("a", 3)
 		b.must(b.modify(id, volume.ParamWriteBandwidthLimit, "4Mi"))
 		ctx, cancel := context.WithCancel(b.ctx)
 		var wg sync.WaitGroup

@@ -19,10 +19,7 @@ func TestWritesToAReplicaThatWasJustRebuiltAreKept(t *testing.T) {
 	longTest(t)
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, 4, cluster.Options{})
-		id := b.create("a", 2)
-		b.must(b.publish(id))
-		b.must(b.stage(id))
-		b.must(b.awaitWhole(id))
+		id := b.staged("a", 2)
 		alone := b.moveAway(id)
 		v := b.Record(id)
 		rebuilt, source := v.Replicas[0], v.Replicas[1]
@@ -41,11 +38,7 @@ func TestWritesToAReplicaThatWasJustRebuiltAreKept(t *testing.T) {
 			t.Errorf("it was left for %s", at)
 		}
 		end()
-		b.must(b.awaitWhole(id))
-		b.must(l.End())
-		b.must(b.unuse(id))
-		b.wantData(id, l)
-		b.remove(id)
+		b.wantWholeToTheEnd(id, l)
 	})
 }
 
@@ -66,10 +59,7 @@ func TestRaidHostIsLeftWhileARebuildWaits(t *testing.T) {
 	longTest(t)
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, 4, cluster.Options{})
-		id := b.create("a", 2)
-		b.must(b.publish(id))
-		b.must(b.stage(id))
-		b.must(b.awaitWhole(id))
+		id := b.staged("a", 2)
 		alone := b.moveAway(id)
 		l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
 		standby := b.Record(id).Standby.RaidHost
@@ -84,11 +74,7 @@ func TestRaidHostIsLeftWhileARebuildWaits(t *testing.T) {
 		b.must(b.await("the raid host is left", func() bool { a := b.Record(id).Assembly; return a.RaidHost != alone && !a.Held }))
 		joinAlone()
 		joinStandby()
-		b.must(b.awaitWhole(id))
-		b.must(l.End())
-		b.must(b.unuse(id))
-		b.wantData(id, l)
-		b.remove(id)
+		b.wantWholeToTheEnd(id, l)
 	})
 }
 
@@ -98,10 +84,7 @@ func TestRaidHostIsLeftForAnotherNodeThanThatOfALostStandby(t *testing.T) {
 	longTest(t)
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, 4, cluster.Options{})
-		id := b.create("a", 2)
-		b.must(b.publish(id))
-		b.must(b.stage(id))
-		b.must(b.awaitWhole(id))
+		id := b.staged("a", 2)
 		alone := b.moveAway(id)
 		l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
 		standby := b.Record(id).Standby.RaidHost
@@ -120,11 +103,7 @@ func TestRaidHostIsLeftForAnotherNodeThanThatOfALostStandby(t *testing.T) {
 		b.must(b.await("writes go on", func() bool { return l.Writes() > before+10 || l.Err() != nil }))
 		joinAlone()
 		joinStandby()
-		b.must(b.awaitWhole(id))
-		b.must(l.End())
-		b.must(b.unuse(id))
-		b.wantData(id, l)
-		b.remove(id)
+		b.wantWholeToTheEnd(id, l)
 	})
 }
 
@@ -133,10 +112,7 @@ func TestRaidThatCanNotBeDeletedHoldsUpNoRebuild(t *testing.T) {
 	longTest(t)
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, 3, cluster.Options{})
-		id := b.create("a", 3)
-		b.must(b.publish(id))
-		b.must(b.stage(id))
-		b.must(b.awaitWhole(id))
+		id := b.staged("a", 3)
 		l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
 		lost := loseReplica(b, id)
 		from := b.Record(id).Assembly.RaidHost
@@ -147,11 +123,7 @@ func TestRaidThatCanNotBeDeletedHoldsUpNoRebuild(t *testing.T) {
 		join()
 		b.must(b.await("all replicas are in-sync", func() bool { return b.inState(id, volume.ReplicaInSync) == 3 }))
 		b.Sim(from).ClearRPCFaults()
-		b.must(b.awaitWhole(id))
-		b.must(l.End())
-		b.must(b.unuse(id))
-		b.wantData(id, l)
-		b.remove(id)
+		b.wantWholeToTheEnd(id, l)
 	})
 }
 
@@ -160,10 +132,7 @@ func TestRaidThatCanNotBeDeletedHoldsUpNoUnpublication(t *testing.T) {
 	longTest(t)
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, 3, cluster.Options{})
-		id := b.create("a", 3)
-		b.must(b.publish(id))
-		b.must(b.stage(id))
-		b.must(b.awaitWhole(id))
+		id := b.staged("a", 3)
 		from := b.Record(id).Assembly.RaidHost
 		b.Sim(from).AddRPCFault(sim.RPCFault{Kind: sim.FailBefore, Method: "bdev_raid_delete", Message: "Operation already in progress"})
 		join := b.isolate(from, sim.Outside)
