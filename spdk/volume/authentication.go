@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/hkdf"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 )
@@ -76,7 +75,4 @@ func (v *Volume) keyPrefix(r Replica, end string) string {
 }
 
 // shortDigest is a short name for a long one, which keys may have.
-func shortDigest(name string) string {
-	sum := sha256.Sum256([]byte(name))
-	return hex.EncodeToString(sum[:8])
-}
+func shortDigest(name string) string { return digest(name)[:16] }

@@ -1,8 +1,6 @@
 package volume
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"strings"
 	"time"
@@ -73,11 +71,6 @@ func GroupLead(group string) string { return snapshotPrefix + strings.TrimPrefix
 
 // NewGroupAttempt returns a name for an attempt to take a group: 32 hexadecimal digits, random.
 func NewGroupAttempt() string { return compact(uuid.New()) }
-
-func digest(s string) string {
-	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:16])
-}
 
 // GroupWish makes a wish one of several, on different volumes, that are to be carried out at one moment.
 //

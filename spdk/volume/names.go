@@ -29,8 +29,13 @@ var nameSpace = uuid.MustParse("6d1c3b52-6b0e-4a3e-9d2c-1f7c3c1a9a40")
 // IDFor returns the CSI volume ID for a CreateVolume name: "hf-" and 32 hexadecimal digits. The same name always has the same
 // ID, so that a CreateVolume retried by another instance of the controller finds the record of the first.
 func IDFor(name string) string {
-	sum := sha256.Sum256([]byte(name))
-	return ObjectPrefix + hex.EncodeToString(sum[:16])
+	return ObjectPrefix + digest(name)
+}
+
+// digest stands for a text of any length: 32 hexadecimal digits, of which the first are a digest, too.
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:16])
 }
 
 // ValidID says whether s has the form of a volume ID.

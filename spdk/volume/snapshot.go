@@ -1,8 +1,6 @@
 package volume
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"slices"
 	"strings"
@@ -136,8 +134,7 @@ const snapshotPrefix = "hfs-"
 
 // SnapshotIDFor returns the CSI snapshot ID for a CreateSnapshot name: "hfs-" and 32 hexadecimal digits, always the same.
 func SnapshotIDFor(name string) string {
-	sum := sha256.Sum256([]byte(name))
-	return snapshotPrefix + hex.EncodeToString(sum[:16])
+	return snapshotPrefix + digest(name)
 }
 
 // NewSnapshotID returns the ID of a snapshot without a name.

@@ -2,8 +2,6 @@ package volume
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"regexp"
 	"slices"
 )
@@ -49,8 +47,7 @@ func NodeSegment(name string) string {
 	if ValidSegment(name) {
 		return name
 	}
-	sum := sha256.Sum256([]byte(name))
-	return ObjectPrefix + hex.EncodeToString(sum[:16])
+	return ObjectPrefix + digest(name)
 }
 
 func (n Near) clone() Near {
