@@ -198,7 +198,7 @@ func (h *Host) poller(ctx context.Context, check func() (done bool, waitingFor s
 		if err != nil || done {
 			return err
 		}
-		pause := h.clock.NewTimer(min(max(h.poll, h.clock.Since(begin)/pollSlowdown), max(h.poll, maxPollInterval)))
+		pause := h.clock.NewTimer(max(h.poll, min(h.clock.Since(begin)/pollSlowdown, maxPollInterval)))
 		select {
 		case <-ctx.Done():
 			pause.Stop()

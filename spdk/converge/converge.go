@@ -149,7 +149,8 @@ func (c *Converger) run(ctx context.Context, v *volume.Volume, plan func(*volume
 	for range maxRounds {
 		seen = c.observe(ctx, v, silent)
 		for a := range failed {
-			if view := seen.Nodes[a.Node]; a.Kind == volume.DeleteRaid {
+			if a.Kind == volume.DeleteRaid {
+				view := seen.Nodes[a.Node]
 				view.Stuck = true
 				seen.Nodes[a.Node] = view
 			}
