@@ -27,12 +27,13 @@ const (
 type bench struct {
 	*cluster.Cluster
 	*controller.Server
-	t *testing.T
+	t     *testing.T
+	clock clock.PassiveClock
 }
 
 func newBench(t *testing.T, nodes int, o cluster.Options) *bench {
 	t.Helper()
-	b := &bench{Cluster: cluster.New(t, nodes, o), t: t}
+	b := &bench{Cluster: cluster.New(t, nodes, o), t: t, clock: clock.RealClock{}}
 	b.RegisterHosts(host)
 	b.restart()
 	return b
@@ -43,7 +44,7 @@ func (b *bench) restart() {
 	b.t.Helper()
 	var err error
 	b.Server, err = controller.New(b.t.Context(), controller.Options{
-		Store: b.Store, Cluster: b.Cluster.Cluster, Clock: clock.RealClock{}, ThinOvercommit: 1,
+		Store: b.Store, Cluster: b.Cluster.Cluster, Clock: b.clock, ThinOvercommit: 1,
 	})
 	b.must(err)
 }

@@ -15,9 +15,12 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-// inventoryAge is how long what a node answered counts, and how long a node that didn't answer is left alone: a dead node costs
-// one time-out an interval, however many volumes are being made.
+// inventoryAge is how long what a node answered counts.
 const inventoryAge = 10 * time.Second
+
+// failurePause is for how many times as long as it took to fail a node is left alone, inventoryAge at most: one that hangs costs one
+// time-out an interval, however many volumes are being made, and one that refused is asked again at once, for it may be back.
+const failurePause = 10
 
 // inventoryTimeout bounds one look at a node.
 const inventoryTimeout = 3 * time.Second
@@ -39,9 +42,9 @@ type stock struct {
 	last answer
 }
 
-// answer is what a node said of its lvstores, and when; the zero time is never.
+// answer is what a node said of its lvstores, and until when that counts; the zero time is never.
 type answer struct {
-	at       time.Time
+	until    time.Time
 	lvstores []spdk.LvStore
 	err      error
 }
@@ -113,16 +116,21 @@ func (st *stock) look(ctx context.Context, c clock.PassiveClock) ([]spdk.LvStore
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if last := st.known(); !last.at.IsZero() && c.Since(last.at) < inventoryAge {
+	began := c.Now()
+	if last := st.known(); began.Before(last.until) {
 		return last.lvstores, last.err
 	}
 	// The answer serves other callers too, so that it doesn't end with this one.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), inventoryTimeout)
 	defer cancel()
 	lvstores, err := st.node.LvStores(ctx)
+	age := inventoryAge
+	if err != nil {
+		age = min(age, failurePause*c.Since(began))
+	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.last = answer{c.Now(), lvstores, err}
+	st.last = answer{c.Now().Add(age), lvstores, err}
 	return lvstores, err
 }
 
