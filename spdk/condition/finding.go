@@ -137,7 +137,7 @@ func salvage(v *volume.Volume) string { return "holdfast volume salvage " + v.Na
 // standbyLacks says why a running volume has no standby that could take over; "" if it has one, or is to have none.
 func standbyLacks(v *volume.Volume, s Sight) string {
 	switch {
-	case !v.WantsStandby():
+	case !v.WantsStandby(), v.Owner == "": // the node that stages the volume makes it
 		return ""
 	case v.Standby == nil:
 		return "none is on record; one is made when another SPDK node can run it"

@@ -124,6 +124,11 @@ func TestEachConditionIsToldWithWhereSinceWhenAndWhy(t *testing.T) {
 			raidSeen(s, "n1", v, "", 0, n1, n2, n3)
 			v.Standby = nil
 		}, []expected{{condition.Degraded, condition.ReasonStandbyMissing, []string{"no standby for raid host n1", "none is on record"}}}},
+		"no standby yet of a volume that no node has staged": {prepare: func(v *volume.Volume, s condition.Sight) {
+			runOn(v, "n1", "n2")
+			raidSeen(s, "n1", v, "", 0, n1, n2, n3)
+			v.Standby, v.Owner = nil, ""
+		}},
 		"standby's node down": {func(v *volume.Volume, s condition.Sight) {
 			runOn(v, "n1", "n2")
 			raidSeen(s, "n1", v, "", 0, n1, n2, n3)
