@@ -80,10 +80,12 @@ kubernetes: ## Test against a real API server and etcd (make kube-binaries first
 	go test -race -count=1 -timeout 20m -v ./test/kubernetes
 
 .PHONY: e2e-kubernetes
-e2e-kubernetes: ## Run the driver, installed by its chart, in a real cluster with a worker in a VM (root on Debian; builds Kubernetes once, half an hour)
+e2e-kubernetes: ## Run the driver, installed by its chart, in a real cluster with a worker in a VM, and 1,000 claims at once (root on Debian; builds Kubernetes once, half an hour)
 	go run ./test/vm/prepare
+	command -v debootstrap >/dev/null || apt-get install -y -qq debootstrap
+	go run ./test/kubernetes/prepare
 	test/kubernetes/binaries/build
-	go test -count=1 -v -timeout 3h -tags e2e $(if $(RUN),-run '$(RUN)') ./test/kubernetes/e2e
+	go test -count=1 -v -p 1 -timeout 3h -tags e2e $(if $(RUN),-run '$(RUN)') ./test/kubernetes/claims ./test/kubernetes/e2e
 
 .PHONY: generate
 generate: $(BIN)/controller-gen-$(CONTROLLER_GEN_VERSION) ## Generate the CRDs, the copying of their Go types, and the manifests

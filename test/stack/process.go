@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -45,6 +46,26 @@ func (p *Process) Start() error {
 	}
 	p.running = cmd
 	return nil
+}
+
+// PeakMemory returns the most memory that the process, which must run, has had resident, in bytes (proc(5), VmHWM).
+func (p *Process) PeakMemory() (int64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running == nil {
+		return 0, fmt.Errorf("memory of the %s: it doesn't run", p.name)
+	}
+	body, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.running.Process.Pid))
+	if err != nil {
+		return 0, fmt.Errorf("memory of the %s: %w", p.name, err)
+	}
+	for line := range strings.Lines(string(body)) {
+		var kib int64
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("memory of the %s: the kernel tells none", p.name)
 }
 
 // Kill ends the process as SIGKILL does.

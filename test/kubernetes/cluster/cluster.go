@@ -61,7 +61,7 @@ func Main(m *testing.M) int {
 
 // Options say what cluster to start.
 type Options struct {
-	// Workers is how many machines there are for pods, at least 1.
+	// Workers is how many machines there are for pods. With none the driver is installed by InstallBeside.
 	Workers int
 	// Logs is the directory for the logs of all processes, pods and guests.
 	Logs string
@@ -85,13 +85,15 @@ type Cluster struct {
 // Start starts a cluster and returns when all workers are Ready. Close ends it, also when Start has failed.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	c := &Cluster{options: o}
-	for _, step := range []struct {
+	type step struct {
 		name string
 		run  func(context.Context) error
-	}{
-		{"look for programs", c.find}, {"start the SPDK nodes", c.startSPDK}, {"start the control plane", c.startControlPlane},
-		{"make the workers' disk", c.makeDisk}, {"start the workers", c.startWorkers},
-	} {
+	}
+	steps := []step{{"look for programs", c.find}, {"start the SPDK nodes", c.startSPDK}, {"start the control plane", c.startControlPlane}}
+	if o.Workers > 0 {
+		steps = append(steps, step{"make the workers' disk", c.makeDisk}, step{"start the workers", c.startWorkers})
+	}
+	for _, step := range steps {
 		begin := time.Now()
 		if err := step.run(ctx); err != nil {
 			return c, fmt.Errorf("%s: %w", step.name, err)
@@ -108,7 +110,11 @@ func (c *Cluster) find(context.Context) error {
 		return err
 	}
 	c.binaries = filepath.Join(c.source, ".cache/kubernetes")
-	for _, program := range slices.Concat(programs, sidecars, []string{"crds"}) {
+	needed := slices.Concat(programs, []string{"csi-provisioner", "crds"})
+	if c.options.Workers > 0 {
+		needed = slices.Concat(needed, forPods, sidecars)
+	}
+	for _, program := range needed {
 		if _, err := os.Stat(filepath.Join(c.binaries, program)); err != nil {
 			return fmt.Errorf("%w: test/kubernetes/binaries/build makes it", err)
 		}
@@ -116,10 +122,11 @@ func (c *Cluster) find(context.Context) error {
 	return nil
 }
 
-// programs are those that test/kubernetes/binaries/build makes besides the sidecars.
-var programs = []string{
-	"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl", "snapshot-controller",
-}
+// programs are what test/kubernetes/binaries/build makes for every cluster, forPods what a cluster with workers has besides; and its sidecars.
+var (
+	programs = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kubectl"}
+	forPods  = []string{"kube-scheduler", "kubelet", "snapshot-controller"}
+)
 
 func (c *Cluster) startSPDK(ctx context.Context) error {
 	var err error

@@ -21,24 +21,25 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 	if _, err := c.Kubectl(ctx, "", "apply", "-f", filepath.Join(c.binaries, "crds")); err != nil {
 		return err
 	}
-	for _, p := range []struct {
-		name string
-		args []string
-	}{
-		{"kube-controller-manager", []string{
-			"--leader-elect=false", "--secure-port=0", "--use-service-account-credentials=true", "--root-ca-file=" + c.path("ca.crt"),
-			"--service-account-private-key-file=" + c.path("accounts.key"),
-			// Workers in software emulation are late, and pods are to be moved when a test says so.
-			"--node-monitor-grace-period=5m", "--v=2",
-		}},
-		{"kube-scheduler", []string{"--leader-elect=false", "--secure-port=0", "--v=2"}},
-		{"snapshot-controller", []string{"--v=2"}},
-	} {
-		if _, err := c.startProcess(p.name, append(p.args, "--kubeconfig="+c.path(p.name+".kubeconfig"))...); err != nil {
-			return err
-		}
+	if err := c.startClient("kube-controller-manager", "--leader-elect=false", "--secure-port=0", "--use-service-account-credentials=true",
+		"--root-ca-file="+c.path("ca.crt"), "--service-account-private-key-file="+c.path("accounts.key"),
+		// Workers in software emulation are late, and pods are to be moved when a test says so.
+		"--node-monitor-grace-period=5m", "--v=2"); err != nil {
+		return err
 	}
-	return nil
+	if c.options.Workers == 0 {
+		return nil
+	}
+	if err := c.startClient("kube-scheduler", "--leader-elect=false", "--secure-port=0", "--v=2"); err != nil {
+		return err
+	}
+	return c.startClient("snapshot-controller", "--v=2")
+}
+
+// startClient starts a process that is a user of the API server of its own name.
+func (c *Cluster) startClient(name string, args ...string) error {
+	_, err := c.startProcess(name, append(args, "--kubeconfig="+c.path(name+".kubeconfig"))...)
+	return err
 }
 
 func (c *Cluster) makeCredentials() error {

@@ -45,9 +45,9 @@ func (c *Cluster) disk() string { return c.path("worker.img") }
 
 // makeDisk makes the image of the disk that all workers start from: Debian with containerd and kubelet, and all container images.
 func (c *Cluster) makeDisk(ctx context.Context) error {
-	tree := filepath.Join(c.source, ".cache/holdfast-cluster/tree")
-	if err := c.debian(ctx, tree); err != nil {
-		return err
+	tree := treeDir(c.source)
+	if _, err := os.Stat(tree); err != nil {
+		return fmt.Errorf("%w: go run ./test/kubernetes/prepare makes it", err)
 	}
 	if err := c.configure(ctx, tree); err != nil {
 		return err
@@ -58,8 +58,17 @@ func (c *Cluster) makeDisk(ctx context.Context) error {
 	return command(ctx, "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1", "-d", tree, c.disk(), "4G")
 }
 
-// debian installs a minimal Debian in tree, once.
-func (c *Cluster) debian(ctx context.Context, tree string) error {
+// treeDir is where Prepare has the minimal Debian.
+func treeDir(source string) string { return filepath.Join(source, ".cache/holdfast-cluster/tree") }
+
+// Prepare installs a minimal Debian for the workers' disk from Debian's packages, once. It needs root, debootstrap and the network, which the
+// namespace of the tests does not have.
+func Prepare(ctx context.Context) error {
+	source, err := vm.ModuleRoot()
+	if err != nil {
+		return err
+	}
+	tree := treeDir(source)
 	if _, err := os.Stat(tree); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

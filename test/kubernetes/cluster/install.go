@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -9,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -21,6 +21,8 @@ type Release struct {
 	Tag string
 	// Parameters are those of StorageClass holdfast.
 	Parameters map[string]string
+	// Binding is the class's volumeBindingMode, default WaitForFirstConsumer.
+	Binding string
 }
 
 // values are those of the chart.
@@ -39,9 +41,9 @@ func (c *Cluster) values(r Release) ([]byte, error) {
 			"snapshotter": sidecar("csi-snapshotter"), "registrar": sidecar("csi-node-driver-registrar"), "livenessProbe": sidecar("livenessprobe"),
 		},
 		"config":                map[string]any{"nodes": nodes, "thinOvercommit": 4},
-		"controller":            map[string]any{"replicas": c.options.Workers},
+		"controller":            map[string]any{"replicas": max(1, c.options.Workers)},
 		"snapshotter":           map[string]any{"enabled": true},
-		"storageClasses":        []any{map[string]any{"name": "holdfast", "parameters": r.Parameters}},
+		"storageClasses":        []any{map[string]any{"name": "holdfast", "parameters": r.Parameters, "bindingMode": cmp.Or(r.Binding, "WaitForFirstConsumer")}},
 		"volumeSnapshotClasses": []any{map[string]any{"name": "holdfast"}},
 	})
 }
@@ -69,12 +71,8 @@ func (c *Cluster) Install(ctx context.Context, r Release) error {
 			return err
 		}
 	}
-	for _, w := range c.Workers {
-		_, err := c.Await(ctx, func(out string) bool { return strings.Contains(out, "csi.holdfast.dev") },
-			"get", "csinode", w.Name, "-o", "jsonpath={.spec.drivers[*].name}")
-		if err != nil {
-			return err
-		}
+	if err := c.each(func(w *Worker) error { return w.hasDriver(ctx) }); err != nil {
+		return err
 	}
 	fmt.Fprintf(os.Stderr, "cluster: install %s: %.0f s\n", r.Tag, time.Since(begin).Seconds())
 	return nil

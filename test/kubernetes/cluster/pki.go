@@ -22,6 +22,7 @@ import (
 type authority struct {
 	dir    string // where the files go
 	cert   *x509.Certificate
+	der    []byte // of the certificate
 	key    *ecdsa.PrivateKey
 	serial int64
 }
@@ -34,11 +35,10 @@ func newAuthority(dir string) (*authority, error) {
 	a := &authority{dir: dir, key: key, serial: 1}
 	a.cert = a.template(pkix.Name{CommonName: "cluster"})
 	a.cert.IsCA, a.cert.BasicConstraintsValid, a.cert.KeyUsage = true, true, x509.KeyUsageCertSign
-	der, err := x509.CreateCertificate(rand.Reader, a.cert, a.cert, &key.PublicKey, key)
-	if err != nil {
+	if a.der, err = x509.CreateCertificate(rand.Reader, a.cert, a.cert, &key.PublicKey, key); err != nil {
 		return nil, err
 	}
-	return a, a.write("ca.crt", "CERTIFICATE", der)
+	return a, a.write("ca.crt", "CERTIFICATE", a.der)
 }
 
 func (a *authority) template(subject pkix.Name) *x509.Certificate {
@@ -104,22 +104,29 @@ func (a *authority) signingKey(name string) error {
 	return a.writeKey(name, key)
 }
 
-// kubeconfig issues a certificate to the user and writes name.kubeconfig, which has it inside.
+// kubeconfig issues a certificate to the user and writes name.kubeconfig with it.
 func (a *authority) kubeconfig(name, user string, groups ...string) error {
 	if err := a.issue(name, user, groups); err != nil {
 		return err
 	}
 	content := map[string][]byte{}
-	for _, file := range []string{"ca.crt", name + ".crt", name + ".key"} {
+	for _, file := range []string{name + ".crt", name + ".key"} {
 		body, err := os.ReadFile(a.path(file))
 		if err != nil {
 			return err
 		}
 		content[file] = body
 	}
+	return a.writeKubeconfig(name, &clientcmdapi.AuthInfo{ClientCertificateData: content[name+".crt"], ClientKeyData: content[name+".key"]})
+}
+
+// writeKubeconfig writes name.kubeconfig, which has what the user proves itself with inside.
+func (a *authority) writeKubeconfig(name string, user *clientcmdapi.AuthInfo) error {
 	config := clientcmdapi.NewConfig()
-	config.Clusters["cluster"] = &clientcmdapi.Cluster{Server: serverURL, CertificateAuthorityData: content["ca.crt"]}
-	config.AuthInfos["user"] = &clientcmdapi.AuthInfo{ClientCertificateData: content[name+".crt"], ClientKeyData: content[name+".key"]}
+	config.Clusters["cluster"] = &clientcmdapi.Cluster{
+		Server: serverURL, CertificateAuthorityData: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.der}),
+	}
+	config.AuthInfos["user"] = user
 	config.Contexts["context"] = &clientcmdapi.Context{Cluster: "cluster", AuthInfo: "user"}
 	config.CurrentContext = "context"
 	return clientcmd.WriteToFile(*config, a.path(name+".kubeconfig"))

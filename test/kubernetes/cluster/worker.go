@@ -64,20 +64,53 @@ type Worker struct {
 }
 
 func (c *Cluster) startWorkers(ctx context.Context) error {
+	for range c.options.Workers {
+		if err := c.prepareWorker(); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, upLimit)
 	defer cancel()
-	for number := 1; number <= c.options.Workers; number++ {
-		w := &Worker{Name: workerName(number), cluster: c, number: number}
-		if err := c.authority.kubeconfig(w.Name, "system:node:"+w.Name, "system:nodes"); err != nil {
-			return err
-		}
-		if err := c.authority.issue(w.Name+"-server", w.Name, nil, workerAddress(number)); err != nil {
-			return err
-		}
-		c.Workers = append(c.Workers, w)
-	}
 	return c.each(func(w *Worker) error { return w.boot(ctx) })
 }
+
+// AddWorker starts one more worker, and returns when it is Ready and has the driver, which must be installed.
+func (c *Cluster) AddWorker(ctx context.Context) (*Worker, error) {
+	if err := c.prepareWorker(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, upLimit)
+	defer cancel()
+	w := c.Workers[len(c.Workers)-1]
+	if err := w.boot(ctx); err != nil {
+		return nil, err
+	}
+	return w, w.hasDriver(ctx)
+}
+
+// prepareWorker makes what a further worker proves itself with.
+func (c *Cluster) prepareWorker() error {
+	number := len(c.Workers) + 1
+	w := &Worker{Name: workerName(number), cluster: c, number: number}
+	if err := c.authority.kubeconfig(w.Name, "system:node:"+w.Name, "system:nodes"); err != nil {
+		return err
+	}
+	if err := c.authority.issue(w.Name+"-server", w.Name, nil, workerAddress(number)); err != nil {
+		return err
+	}
+	c.Workers = append(c.Workers, w)
+	return nil
+}
+
+// hasDriver returns when the driver is registered with the worker's kubelet.
+func (w *Worker) hasDriver(ctx context.Context) error {
+	_, err := w.cluster.Await(ctx, func(out string) bool { return strings.Contains(out, "csi.holdfast.dev") },
+		"get", "csinode", w.Name, "-o", "jsonpath={.spec.drivers[*].name}")
+	return err
+}
+
+// Lose ends the machine as a power cut does, for good.
+func (w *Worker) Lose() error { return w.close() }
 
 // boot starts the machine with all that is on it, and returns when its Node is Ready.
 func (w *Worker) boot(ctx context.Context) error {
@@ -185,6 +218,7 @@ func (w *Worker) close() error {
 	if w.machine == nil {
 		return nil
 	}
+	defer func() { w.machine = nil }()
 	_ = os.WriteFile(filepath.Join(w.cluster.options.Logs, w.Name+"-console.log"), []byte(w.machine.Console()), 0o644) // the test has its result
 	err := w.machine.Close()
 	for _, log := range w.logs {
