@@ -35,6 +35,8 @@ type Export struct {
 	Listen Address
 	// Hosts is the exact set of host NQNs that may connect; read back, it is sorted.
 	Hosts []string
+	// KeepHosts: hosts that are allowed already stay, listed or not.
+	KeepHosts bool
 	// HostKeys are the keys of hosts that have to authenticate. Exports does not read them.
 	HostKeys map[string]Keys
 	// MinCNTLID and MaxCNTLID are the controller ids to give; 0 and 0 mean SPDK's own

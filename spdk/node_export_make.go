@@ -129,7 +129,7 @@ func (n *Node) quietListener(ctx context.Context, want Export, have SubsystemInf
 	return listening, nil
 }
 
-// setHosts makes the host list the exact set that is wanted, those that must go first.
+// setHosts makes the host list the exact set that is wanted, those that must go first, unless they may stay.
 func (n *Node) setHosts(ctx context.Context, want Export, have SubsystemInfo) error {
 	if have.AllowAnyHost {
 		if err := NVMfSubsystemAllowAnyHost(ctx, n.rpc, NVMfAllowAnyHostParams{NQN: want.NQN}); err != nil {
@@ -138,7 +138,7 @@ func (n *Node) setHosts(ctx context.Context, want Export, have SubsystemInfo) er
 	}
 	hosts := exportOf(have).Hosts
 	for _, host := range hosts {
-		if !slices.Contains(want.Hosts, host) {
+		if !want.KeepHosts && !slices.Contains(want.Hosts, host) {
 			if err := n.FenceHost(ctx, want.NQN, host); err != nil {
 				return err
 			}

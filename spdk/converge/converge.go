@@ -238,6 +238,10 @@ func (c *Converger) act(ctx context.Context, v *volume.Volume, a volume.Action) 
 	case volume.DeleteRaid:
 		err = node.DeleteRaid(ctx, v.RaidName())
 	case volume.ExportTarget:
+		export := targetExport(v, node)
+		export.KeepHosts = v.KeepsHosts()
+		err = node.Export(ctx, export)
+	case volume.ReviewTarget:
 		err = node.Export(ctx, targetExport(v, node))
 	case volume.UnexportTarget:
 		err = node.Unexport(ctx, v.NQN())

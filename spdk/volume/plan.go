@@ -84,6 +84,7 @@ const (
 	LimitRaid       Kind = "limit raid"
 	DeleteRaid      Kind = "delete raid"
 	ExportTarget    Kind = "export target"
+	ReviewTarget    Kind = "review target"
 	UnexportTarget  Kind = "unexport target"
 )
 
@@ -257,8 +258,7 @@ func (p *planner) bringUp(a Assembly) {
 	if host.Raid.Limits != p.volume.Parameters.Limits {
 		p.do(LimitRaid, a.RaidHost, "")
 	}
-	want := p.volume.HostNQNs()
-	if t := host.Target; t == nil || !t.Complete || t.Held != a.Held || !slices.Equal(t.Hosts, want) {
+	if t := host.Target; t == nil || !t.Complete || t.Held != a.Held || !p.volume.allowedBy(t.Hosts) {
 		p.do(ExportTarget, a.RaidHost, "")
 	}
 }

@@ -127,8 +127,26 @@ func TestTargetsAloneFollowThePublications(t *testing.T) {
 	target := &TargetView{Complete: true, Hosts: []string{HostNQN("a"), HostNQN("lost")}}
 	raid := &RaidView{Online: true}
 	steps := PlanTargets(v, Observed{Nodes: map[string]NodeView{"n1": {Raid: raid, Target: target}, "n2": {Raid: raid}}})
-	if want := []Action{{Kind: ExportTarget, Node: "n1"}}; !slices.Equal(steps.Now, want) || len(steps.Blocked) > 0 {
+	if want := []Action{{Kind: ReviewTarget, Node: "n1"}}; !slices.Equal(steps.Now, want) || len(steps.Blocked) > 0 {
 		t.Errorf("got %+v, want %v", steps, want)
+	}
+}
+
+// What the owner does by an older record doesn't shut out a node that was let in since.
+func TestHostThatTheRecordDoesNotKnowStaysWhileThereIsAnOwner(t *testing.T) {
+	for owner, want := range map[string]bool{"a": true, "": false} {
+		v := shared()
+		v.Owner, v.Standby, v.Replicas = owner, nil, []Replica{{ID: "r", Node: "n1", State: ReplicaInSync}}
+		target := &TargetView{Complete: true, Hosts: append(v.HostNQNs(), HostNQN("c"))}
+		seen := Observed{Nodes: map[string]NodeView{"n1": {Raid: &RaidView{Online: true, Legs: []string{"r"}}, Target: target}}}
+		export := Action{Kind: ExportTarget, Node: "n1"}
+		if steps := Plan(v, seen); slices.Contains(steps.Now, export) == want {
+			t.Errorf("owned by %q: got %+v", owner, steps)
+		}
+		target.Hosts = target.Hosts[1:]
+		if steps := Plan(v, seen); !slices.Contains(steps.Now, export) {
+			t.Errorf("owned by %q, and one on record is missing: got %+v", owner, steps)
+		}
 	}
 }
 

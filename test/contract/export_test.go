@@ -82,6 +82,17 @@ func TestExportIsCorrectedInPlace(t *testing.T) {
 	checkExported(t, tg, wanted(e, other.UUID))
 }
 
+func TestExportKeepsHostsThatMayStay(t *testing.T) {
+	tg := targets(t, 1)[0]
+	l := newLvol(t, tg, volumeSize)
+	e := exportLvol(t, l, userNQN, userNQN+"2")
+	export(t, tg, e)
+	e.Hosts, e.KeepHosts = []string{userNQN + "3"}, true
+	ok(t, tg.Export(t.Context(), e))
+	e.Hosts = []string{userNQN, userNQN + "2", userNQN + "3"}
+	checkExported(t, tg, wanted(e, l.UUID))
+}
+
 func TestExportWithoutItsNamespaceGetsItBack(t *testing.T) {
 	tg := targets(t, 1)[0]
 	l := newLvol(t, tg, volumeSize)

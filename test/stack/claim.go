@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,9 +31,11 @@ type ClaimSpec struct {
 	Secrets map[string]string
 	// Retry makes failed calls again, as a CO does, until the context ends.
 	Retry bool
+	// Mode is the access mode; default is a single node's writer.
+	Mode csi.VolumeCapability_AccessMode_Mode
 }
 
-// Claim is a volume as a CO uses it. It notes how long each call took.
+// Claim is a volume as a CO uses it on one node. It notes how long each call took.
 type Claim struct {
 	// ID is the volume's.
 	ID string
@@ -44,6 +47,8 @@ type Claim struct {
 	stack      *Stack
 	spec       ClaimSpec
 	capability *csi.VolumeCapability
+	node       string
+	service    csi.NodeClient
 	staging    string
 
 	mu   sync.Mutex
@@ -55,8 +60,8 @@ func (s *Stack) Claim(ctx context.Context, spec ClaimSpec) (*Claim, error) {
 	if spec.Name == "" {
 		spec.Name = unique("claim")
 	}
-	c := &Claim{Secrets: spec.Secrets, stack: s, spec: spec, capability: &csi.VolumeCapability{
-		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+	c := &Claim{Secrets: spec.Secrets, stack: s, spec: spec, node: NodeName, service: s.Node, capability: &csi.VolumeCapability{
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: cmp.Or(spec.Mode, csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER)},
 	}}
 	if spec.FSType == "" {
 		c.capability.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
@@ -75,8 +80,24 @@ func (s *Stack) Claim(ctx context.Context, spec ClaimSpec) (*Claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.staging, c.Pod = s.Host.Path("staging-"+c.ID), s.Host.Path("pod-"+c.ID)
-	return c, s.Host.MakeDir(ctx, c.staging)
+	return c, c.at(ctx, s.Host)
+}
+
+// at makes what the CO makes on a host before it uses the volume there.
+func (c *Claim) at(ctx context.Context, h Host) error {
+	c.staging, c.Pod = h.Path("staging-"+c.ID), h.Path("pod-"+c.ID)
+	return h.MakeDir(ctx, c.staging)
+}
+
+// On is the same volume as the CO uses it on another node.
+func (c *Claim) On(ctx context.Context, w *Worker) (*Claim, error) {
+	other := &Claim{ID: c.ID, Secrets: c.Secrets, stack: c.stack, spec: c.spec, capability: c.capability, node: w.Name, service: w.Service}
+	return other, other.at(ctx, guest{w.Machine})
+}
+
+// As has the volume be used in another access mode from now on.
+func (c *Claim) As(mode csi.VolumeCapability_AccessMode_Mode) {
+	c.capability = &csi.VolumeCapability{AccessType: c.capability.GetAccessType(), AccessMode: &csi.VolumeCapability_AccessMode{Mode: mode}}
 }
 
 // Staging is where the volume is staged.
@@ -120,21 +141,21 @@ func (c *Claim) Took() string {
 // Publish makes the volume usable at Pod.
 func (c *Claim) Publish(ctx context.Context) error {
 	err := c.Do(ctx, "ControllerPublishVolume", func(ctx context.Context) error {
-		_, err := c.stack.Controller.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{VolumeId: c.ID, NodeId: NodeName, VolumeCapability: c.capability})
+		_, err := c.stack.Controller.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{VolumeId: c.ID, NodeId: c.node, VolumeCapability: c.capability})
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	err = c.Do(ctx, "NodeStageVolume", func(ctx context.Context) error {
-		_, err := c.stack.Node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{VolumeId: c.ID, StagingTargetPath: c.staging, VolumeCapability: c.capability, Secrets: c.Secrets})
+		_, err := c.service.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{VolumeId: c.ID, StagingTargetPath: c.staging, VolumeCapability: c.capability, Secrets: c.Secrets})
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	return c.Do(ctx, "NodePublishVolume", func(ctx context.Context) error {
-		_, err := c.stack.Node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{VolumeId: c.ID, StagingTargetPath: c.staging, TargetPath: c.Pod, VolumeCapability: c.capability})
+		_, err := c.service.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{VolumeId: c.ID, StagingTargetPath: c.staging, TargetPath: c.Pod, VolumeCapability: c.capability})
 		return err
 	})
 }
@@ -142,21 +163,21 @@ func (c *Claim) Publish(ctx context.Context) error {
 // Unpublish ends the use of the volume.
 func (c *Claim) Unpublish(ctx context.Context) error {
 	err := c.Do(ctx, "NodeUnpublishVolume", func(ctx context.Context) error {
-		_, err := c.stack.Node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: c.ID, TargetPath: c.Pod})
+		_, err := c.service.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: c.ID, TargetPath: c.Pod})
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	err = c.Do(ctx, "NodeUnstageVolume", func(ctx context.Context) error {
-		_, err := c.stack.Node.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: c.ID, StagingTargetPath: c.staging})
+		_, err := c.service.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: c.ID, StagingTargetPath: c.staging})
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	return c.Do(ctx, "ControllerUnpublishVolume", func(ctx context.Context) error {
-		_, err := c.stack.Controller.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: c.ID, NodeId: NodeName})
+		_, err := c.stack.Controller.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: c.ID, NodeId: c.node})
 		return err
 	})
 }
@@ -172,7 +193,7 @@ func (c *Claim) Expand(ctx context.Context, bytes int64, online bool) error {
 		return err
 	}
 	return c.Do(ctx, "NodeExpandVolume", func(ctx context.Context) error {
-		_, err := c.stack.Node.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{VolumeId: c.ID, VolumePath: c.Pod, StagingTargetPath: c.staging, CapacityRange: size, VolumeCapability: c.capability, Secrets: c.Secrets})
+		_, err := c.service.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{VolumeId: c.ID, VolumePath: c.Pod, StagingTargetPath: c.staging, CapacityRange: size, VolumeCapability: c.capability, Secrets: c.Secrets})
 		return err
 	})
 }

@@ -123,7 +123,7 @@ func (s *Stack) connectLocal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.Controller = csi.NewControllerClient(conn)
+	s.Controller, s.Groups = csi.NewControllerClient(conn), csi.NewGroupControllerClient(conn)
 	conn, err = s.connect(ctx, "unix://"+s.path("node.sock"))
 	s.Node = csi.NewNodeClient(conn)
 	return err
@@ -201,7 +201,7 @@ func (h local) OpenLoad(_ context.Context, path string, blocks int) (Load, error
 	if err != nil {
 		return nil, err
 	}
-	return localLoad{load.New(file, blocks)}, nil
+	return localLoad{load.New(file, 0, blocks)}, nil
 }
 
 // localLoad is a load in this process. What waits for I/O is given up with the context, and the load with it.

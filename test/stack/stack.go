@@ -53,8 +53,9 @@ type Stack struct {
 	// Dir is a directory of its own, with a path short enough for sockets.
 	Dir     string
 	Targets []*Target
-	// Controller and Node are the CO's connections; their calls wait until the service is there.
+	// Controller, Groups and Node are the CO's connections; their calls wait until the service is there.
 	Controller csi.ControllerClient
+	Groups     csi.GroupControllerClient
 	Node       csi.NodeClient
 	// Store is where the records are.
 	Store volume.Store

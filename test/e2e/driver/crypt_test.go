@@ -4,6 +4,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -44,22 +45,31 @@ func (c *claim) wantReplicasWithPlaintext(some bool) {
 	}
 }
 
+// beginMove has the volume move to its standby's node, and returns from where.
+func (c *claim) beginMove() (from string) {
+	c.t.Helper()
+	must(c.t, c.Do(c.t.Context(), "move", func(ctx context.Context) error {
+		_, err := volume.Modify(ctx, c.s.Store, c.ID, func(v *volume.Volume) (bool, error) {
+			if v.Standby == nil {
+				return false, errors.New("there is no standby to move to")
+			}
+			from, v.MoveTo = v.Assembly.RaidHost, v.Standby.RaidHost
+			return true, nil
+		})
+		return err
+	}))
+	return from
+}
+
+// runsElsewhere says whether the volume runs, and not where it ran.
+func runsElsewhere(from string) func(v *volume.Volume) bool {
+	return func(v *volume.Volume) bool { return v.Assembly.RaidHost != from && !v.Assembly.Held }
+}
+
 // move has the volume run on its standby's node.
 func (c *claim) move() {
 	c.t.Helper()
-	from := c.raidHost()
-	v, err := c.Record(c.t.Context())
-	must(c.t, err)
-	to := v.Standby.RaidHost
-	must(c.t, c.Do(c.t.Context(), "move", func(ctx context.Context) error {
-		_, err := volume.Modify(ctx, c.s.Store, c.ID, func(v *volume.Volume) (bool, error) { v.MoveTo = to; return true, nil })
-		return err
-	}))
-	for end := time.Now().Add(stack.Patience); c.raidHost() == from; time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(end) {
-			c.t.Fatal("it is not moved")
-		}
-	}
+	c.until("it is moved", runsElsewhere(c.beginMove()))
 }
 
 // restartNode kills the node service and returns when its successor answers.

@@ -3,7 +3,6 @@
 package driver
 
 import (
-	"context"
 	"strconv"
 	"strings"
 	"testing"
@@ -44,19 +43,25 @@ func (c *claim) wantRoom(bytes int64) {
 	}
 }
 
-// standby waits until the volume has one, as a volume that has been in use for a while does.
-func (c *claim) standby() {
+// until waits for the record to be as wanted.
+func (c *claim) until(what string, wanted func(v *volume.Volume) bool) {
 	c.t.Helper()
 	for end := time.Now().Add(stack.Patience); ; time.Sleep(100 * time.Millisecond) {
 		v, err := c.Record(c.t.Context())
 		must(c.t, err)
-		if v.Standby != nil && v.Standby.Running {
+		if wanted(v) {
 			return
 		}
 		if time.Now().After(end) {
-			c.t.Fatalf("there is no standby: %+v", v.Standby)
+			c.t.Fatalf("wait until %s: it runs as %+v, its standby is %+v, its replicas are %+v", what, v.Assembly, v.Standby, v.Replicas)
 		}
 	}
+}
+
+// standby waits until the volume has one, as a volume that has been in use for a while does.
+func (c *claim) standby() {
+	c.t.Helper()
+	c.until("it has a standby", func(v *volume.Volume) bool { return v.Standby != nil && v.Standby.Running })
 }
 
 // wantPaths checks that the kernel has two usable-in-time paths of one size: its own device and those behind it agree.
@@ -144,19 +149,7 @@ func TestGrownVolumeIsWholeOnAnotherRaidHost(t *testing.T) {
 	sum := s.randomFile(t, "/tmp/data")
 	s.guest(t, "dd if=/tmp/data of="+c.Pod+"/data bs=1M conv=fsync 2>/dev/null")
 	c.standby()
-	from := c.raidHost()
-	v, err := c.Record(t.Context())
-	must(t, err)
-	to := v.Standby.RaidHost
-	must(t, c.Do(t.Context(), "move", func(ctx context.Context) error {
-		_, err := volume.Modify(ctx, s.Store, c.ID, func(v *volume.Volume) (bool, error) { v.MoveTo = to; return true, nil })
-		return err
-	}))
-	for end := time.Now().Add(stack.Patience); c.raidHost() == from; time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("it is not moved")
-		}
-	}
+	c.move()
 	s.guest(t, "echo 3 > /proc/sys/vm/drop_caches")
 	s.wantSum(t, c.Pod+"/data", sum)
 	c.unpublish()

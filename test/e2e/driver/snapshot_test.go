@@ -12,16 +12,30 @@ import (
 	"github.com/holdfast-csi/holdfast/test/stack"
 )
 
-// made claims a volume that is made of something.
-func (c *claim) made(name string, content *csi.VolumeContentSource) *claim {
+// made claims a volume of so many bytes that is made of something.
+func (c *claim) made(name string, bytes int64, content *csi.VolumeContentSource) *claim {
 	c.t.Helper()
-	made, err := c.s.Claim(c.t.Context(), stack.ClaimSpec{Name: c.ID + " " + name, FSType: c.Capability().GetMount().GetFsType(), SizeBytes: 320 << 20, Content: content})
+	made, err := c.s.Claim(c.t.Context(), stack.ClaimSpec{Name: c.ID + " " + name, FSType: c.Capability().GetMount().GetFsType(), SizeBytes: bytes, Content: content})
 	must(c.t, err)
 	return &claim{made, c.s, c.t}
 }
 
-// While a pod writes, with the kernel as host: a snapshot is taken without an I/O error, is the same on all replicas, and a volume made of
-// it, and a clone, are mounted beside their source, whose file system they have.
+func ofSnapshot(id string) *csi.VolumeContentSource {
+	return &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: id}}}
+}
+
+func ofVolume(id string) *csi.VolumeContentSource {
+	return &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: id}}}
+}
+
+// fileSystemUUID is that of the file system at the pod's path.
+func (c *claim) fileSystemUUID() string {
+	c.t.Helper()
+	return c.s.guest(c.t, "blkid -p -s UUID -o value $(findmnt -n -o SOURCE "+c.Pod+")")
+}
+
+// While a pod writes, with the kernel as host: a snapshot is taken without an I/O error, is the same on all replicas, and a larger volume made
+// of it, and a clone, are mounted beside their source, whose file system they have.
 func TestSnapshotOfAVolumeThatAPodWritesTo(t *testing.T) {
 	s := run(t)
 	for _, fsType := range []string{"ext4", "xfs"} {
@@ -40,10 +54,8 @@ func TestSnapshotOfAVolumeThatAPodWritesTo(t *testing.T) {
 			if !snapshot.GetReadyToUse() {
 				t.Errorf("the snapshot is %v", snapshot)
 			}
-			restored := c.made("restored", &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
-				Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: snapshot.GetSnapshotId()},
-			}})
-			clone := c.made("clone", &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: c.ID}}})
+			restored := c.made("restored", online, ofSnapshot(snapshot.GetSnapshotId()))
+			clone := c.made("clone", 320<<20, ofVolume(c.ID))
 			for _, made := range []*claim{restored, clone} {
 				v, err := made.Record(t.Context())
 				must(t, err)
@@ -52,7 +64,11 @@ func TestSnapshotOfAVolumeThatAPodWritesTo(t *testing.T) {
 					t.Errorf("%d bytes differ among the replicas %+v, %v", differing, v.Replicas, err)
 				}
 				made.publish()
+				made.wantRoom(v.SizeBytes)
 				s.wantSum(t, made.Pod+"/data", sum)
+				if uuid, of := made.fileSystemUUID(), c.fileSystemUUID(); uuid != of || uuid == "" {
+					t.Errorf("the file system's UUID is %q, that of the source %q", uuid, of)
+				}
 				s.guest(t, "echo mine > "+made.Pod+"/new && ! test -e "+c.Pod+"/new")
 			}
 			c.wantFiles(<-written)

@@ -13,8 +13,8 @@ import (
 type LoadSpec struct {
 	// Path is a file, which is made if need be, or a block device. It is opened past the page cache.
 	Path string
-	// Blocks is how many blocks of the file are the load's.
-	Blocks int
+	// First is the number of the first block of the file that is the load's, Blocks how many are.
+	First, Blocks int
 }
 
 // Operations of a load, as they are sent.
@@ -37,7 +37,7 @@ func serveLoad(conn net.Conn, spec *LoadSpec) error {
 	if err != nil {
 		return err
 	}
-	l := load.New(file, spec.Blocks)
+	l := load.New(file, spec.First, spec.Blocks)
 	// I/O that hangs keeps the load: its goroutine waits for it, not the agent.
 	defer func() {
 		l.Close()

@@ -56,6 +56,7 @@ func (r Report) Done() int64 { return r.Writes + r.Reads + r.Flushes }
 // Load is a load on one file. Its methods are for one goroutine; Report and Abort are for any.
 type Load struct {
 	file   File
+	first  int // number of blocks[0]
 	blocks []block
 	meter  meter
 
@@ -68,9 +69,9 @@ type Load struct {
 // block is a line of the journal. 0 is a block that was never written.
 type block struct{ acknowledged, attempted atomic.Uint32 }
 
-// New returns a load on the first so many blocks of a file.
-func New(file File, blocks int) *Load {
-	l := &Load{file: file, blocks: make([]block, blocks), meter: meter{underWay: map[int]time.Time{}}}
+// New returns a load on so many blocks of a file from the first one's number on.
+func New(file File, first, blocks int) *Load {
+	l := &Load{file: file, first: first, blocks: make([]block, blocks), meter: meter{underWay: map[int]time.Time{}}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }
@@ -190,13 +191,16 @@ func rest(stop <-chan struct{}, ok bool, pace time.Duration) bool {
 	}
 }
 
+// offset is where blocks[i] is in the file.
+func (l *Load) offset(i int) int64 { return int64(l.first+i) * BlockBytes }
+
 // writeBlock writes the next generation of a block and says whether that succeeded. Of a write that failed nobody knows whether it
 // took effect: it stays attempted.
 func (l *Load) writeBlock(worker, i int, buf []byte) bool {
 	b := &l.blocks[i]
 	generation := b.attempted.Add(1)
-	fill(buf, i, generation)
-	err := l.meter.do(l.ctx, worker, write, func() error { return l.file.WriteAt(l.ctx, buf, int64(i)*BlockBytes) })
+	fill(buf, l.first+i, generation)
+	err := l.meter.do(l.ctx, worker, write, func() error { return l.file.WriteAt(l.ctx, buf, l.offset(i)) })
 	if err != nil {
 		return false
 	}
@@ -209,12 +213,12 @@ func (l *Load) writeBlock(worker, i int, buf []byte) bool {
 func (l *Load) readBlock(worker, i int, buf, want []byte) bool {
 	b := &l.blocks[i]
 	oldest := b.acknowledged.Load()
-	err := l.meter.do(l.ctx, worker, read, func() error { return l.file.ReadAt(l.ctx, buf, int64(i)*BlockBytes) })
+	err := l.meter.do(l.ctx, worker, read, func() error { return l.file.ReadAt(l.ctx, buf, l.offset(i)) })
 	if err != nil {
 		return false
 	}
-	if n := differing(buf, want, i, oldest, b.attempted.Load()); n > 0 {
-		l.meter.differ(n, fmt.Sprintf("block %d held %s, acknowledged was generation %d", i, describe(buf), oldest))
+	if n := differing(buf, want, l.first+i, oldest, b.attempted.Load()); n > 0 {
+		l.meter.differ(n, fmt.Sprintf("block %d held %s, acknowledged was generation %d", l.first+i, describe(buf), oldest))
 	}
 	return true
 }

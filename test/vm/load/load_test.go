@@ -52,7 +52,7 @@ const blocks = 16
 
 func newLoad(t *testing.T) (*Load, *memory) {
 	m := &memory{data: make([]byte, blocks*BlockBytes)}
-	l := New(m, blocks)
+	l := New(m, 0, blocks)
 	t.Cleanup(l.Close)
 	return l, m
 }
@@ -75,6 +75,20 @@ func TestHealthyFileReadsBackAsWritten(t *testing.T) {
 	l.Pause()
 	if r := l.Verify(); r.Errors != 0 || r.DifferingBytes != 0 {
 		t.Errorf("got %+v", r)
+	}
+}
+
+func TestLoadsOnPartsOfAFileDontMeet(t *testing.T) {
+	m := &memory{data: make([]byte, blocks*BlockBytes)}
+	loads := []*Load{New(m, 0, blocks/2), New(m, blocks/2, blocks/2)}
+	for _, l := range loads {
+		defer l.Close()
+		l.Fill()
+	}
+	for i, l := range loads {
+		if r := l.Verify(); r.Errors != 0 || r.DifferingBytes != 0 || r.Reads != blocks/2 {
+			t.Errorf("part %d: %+v", i, r)
+		}
 	}
 }
 
@@ -166,7 +180,7 @@ func TestDirectFileKeepsWhatIsWritten(t *testing.T) {
 		t.Skipf("no O_DIRECT here: %v", err)
 	}
 	defer f.Close()
-	l := New(f, blocks)
+	l := New(f, 0, blocks)
 	defer l.Close()
 	l.Fill()
 	if r := l.Verify(); r.Errors != 0 || r.DifferingBytes != 0 || r.Reads != blocks {
