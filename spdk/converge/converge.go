@@ -238,9 +238,9 @@ func (c *Converger) act(ctx context.Context, v *volume.Volume, a volume.Action) 
 	case volume.DeleteRaid:
 		err = node.DeleteRaid(ctx, v.RaidName())
 	case volume.ExportTarget:
-		err = node.Export(ctx, targetExport(v, node))
+		err = c.exportTarget(ctx, v, node)
 	case volume.UnexportTarget:
-		err = node.Unexport(ctx, v.NQN())
+		err = unexportTarget(ctx, v, node)
 	default:
 		err = fmt.Errorf("no such action")
 	}
