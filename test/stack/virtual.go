@@ -100,7 +100,7 @@ func (s *Stack) connect(ctx context.Context, target string, options ...grpc.Dial
 }
 
 func (v *VM) boot(ctx context.Context) error {
-	machine, err := vm.Start(ctx, vm.Config{MemoryMiB: 768, Files: map[string]string{guestBinary: v.Binary()}})
+	machine, err := vm.Start(ctx, vm.Config{Kernel: v.options.Kernel, MemoryMiB: 768, Files: map[string]string{guestBinary: v.Binary()}})
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (v *VM) boot(ctx context.Context) error {
 		return err
 	}
 	files := map[string][]byte{guestConfig + "/config.yaml": body, "/etc/machine-id": []byte("e2e\n")}
-	for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
+	for _, name := range []string{"tls.crt", "tls.key", "ca.crt", "secret"} {
 		if files[guestConfig+"/"+name], err = os.ReadFile(v.path(name)); err != nil {
 			return err
 		}
@@ -133,6 +133,9 @@ func (v *VM) startNode(ctx context.Context) error {
 	v.Node = csi.NewNodeClient(conn)
 	return err
 }
+
+// SecretFile is the guest's file with what keys derive from, which the node service reads when it starts.
+const SecretFile = guestConfig + "/secret"
 
 // NodeDialer dials the node service inside the guest.
 func (v *VM) NodeDialer() grpc.DialOption {
