@@ -11,6 +11,7 @@ import (
 	"github.com/holdfast-csi/holdfast/node/nvmeof"
 	"github.com/holdfast-csi/holdfast/spdk"
 	"github.com/holdfast-csi/holdfast/spdk/sim/nvmetcp"
+	"github.com/holdfast-csi/holdfast/spdk/sim/nvmetcp/dhchap"
 	"github.com/holdfast-csi/holdfast/test/e2e/guest"
 	"github.com/holdfast-csi/holdfast/test/vm"
 )
@@ -18,10 +19,12 @@ import (
 // key is one of 32 bytes of that value.
 func key(value byte) string { return spdk.NewKey("", bytes.Repeat([]byte{value}, 32)).Text() }
 
-// serveWithKeys exports v to a host that proves itself with key 1, and is proved to with key 2.
+// serveWithKeys exports v to a host that proves itself with key 1, and is proved to with key 2. The group is the smallest: the arithmetic of the larger ones
+// takes a kernel in software emulation seconds.
 func serveWithKeys(t *testing.T, v *volume, listen string) *export {
 	t.Helper()
 	e := serve(t, v, 1, nvmetcp.ANAOptimized, listen)
+	e.SetAuthAlgorithms(nvmetcp.AuthAlgorithms{Groups: []dhchap.Group{dhchap.FFDHE2048}})
 	source := func(value byte) nvmetcp.KeySource { return func() (string, error) { return key(value), nil } }
 	e.subsystem.SetHostKeys(hostNQN, &nvmetcp.HostKeys{Host: source(1), Controller: source(2)})
 	return e
