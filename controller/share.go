@@ -38,10 +38,7 @@ func (s *Server) admit(ctx context.Context, v *volume.Volume, p volume.Publicati
 		return err
 	}
 	for _, a := range v.Running() {
-		node, err := s.cluster.Node(a.RaidHost)
-		if err == nil {
-			err = node.AllowHost(ctx, v.NQN(), volume.HostNQN(p.Node))
-		}
+		err := s.cluster.AllowHost(ctx, v, a.RaidHost, volume.HostNQN(p.Node))
 		switch {
 		case err == nil:
 		case a.Number != v.Assembly.Number: // the standby; the owner sees to it
@@ -60,11 +57,7 @@ func (s *Server) admit(ctx context.Context, v *volume.Volume, p volume.Publicati
 // looked since, so that nothing that it did by an older record lets the node in again.
 func (s *Server) shutOut(ctx context.Context, v *volume.Volume, name string) error {
 	for _, a := range v.Running() {
-		node, err := s.cluster.Node(a.RaidHost)
-		if err == nil {
-			err = node.FenceHost(ctx, v.NQN(), volume.HostNQN(name))
-		}
-		if err != nil {
+		if err := s.cluster.FenceHost(ctx, v, a.RaidHost, volume.HostNQN(name)); err != nil {
 			return fmt.Errorf("%w: node %s can't be kept off raid host %s; node service %s switches to another if that one is lost: %w", volume.ErrNodeDown, name, a.RaidHost, v.Owner, err)
 		}
 	}

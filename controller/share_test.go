@@ -53,6 +53,11 @@ func (b *bench) allowed(id string) []string {
 	return b.Observe(v).Nodes[v.Assembly.RaidHost].Target.Hosts
 }
 
+// keys are those that nodes have with a prefix.
+func (b *bench) keys(prefix string) []string {
+	return slices.DeleteFunc(b.Leftovers(), func(object string) bool { return !strings.Contains(object, "key "+prefix) })
+}
+
 func TestFileSystemForSeveralWritersIsRefused(t *testing.T) {
 	b := newBench(t, 1, cluster.Options{})
 	for mode, want := range map[csi.VolumeCapability_AccessMode_Mode]codes.Code{
@@ -108,7 +113,8 @@ func TestEveryStepOfPublishToAFurtherNodeMayFail(t *testing.T) {
 	everyStep(t,
 		func(b *bench, name string) string {
 			b.RegisterHosts(guest)
-			id := made(b, name)
+			id, err := withKeys(b, name) // which takes more steps than without
+			b.must(err)
 			b.must(b.publishTo(id, host, shared))
 			b.stagedBy(id, host)
 			return id
@@ -128,7 +134,8 @@ func TestEveryStepOfUnpublishFromTheOwnerMayFail(t *testing.T) {
 	everyStep(t,
 		func(b *bench, name string) string {
 			b.RegisterHosts(guest)
-			id := made(b, name)
+			id, err := withKeys(b, name) // which takes more steps than without
+			b.must(err)
 			b.must(b.publishTo(id, host, shared))
 			b.must(b.publishTo(id, guest, shared))
 			b.stagedBy(id, host)
@@ -136,7 +143,11 @@ func TestEveryStepOfUnpublishFromTheOwnerMayFail(t *testing.T) {
 		},
 		func(b *bench, _, id string) error { return b.unpublishFrom(id, host) },
 		func(b *bench, id string) {
-			if v := b.Record(id); v.Owner != guest || !slices.Equal(b.allowed(id), []string{volume.HostNQN(guest)}) {
+			v := b.Record(id)
+			if left := b.keys(v.HostKeyPrefix(volume.HostNQN(host))); len(left) > 0 {
+				b.t.Errorf("of the former owner there are %v", left)
+			}
+			if v.Owner != guest || !slices.Equal(b.allowed(id), []string{volume.HostNQN(guest)}) {
 				b.t.Errorf("allowed are %v, on record %+v", b.allowed(id), v)
 			}
 			b.must(b.unpublishFrom(id, ""))

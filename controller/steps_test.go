@@ -81,9 +81,9 @@ func TestEveryStepOfUnpublishMayFail(t *testing.T) {
 		})
 }
 
-// withKeys makes a volume whose replicas and raid hosts authenticate to each other.
+// withKeys makes a volume whose replicas, raid hosts and hosts authenticate to each other.
 func withKeys(b *bench, name string) (string, error) {
-	return b.create(order(name, 8*mib, volume.ParamReplicas, "2", volume.ParamReplicaKey, cluster.ReplicaKey))
+	return b.create(order(name, 8*mib, volume.ParamReplicas, "2", volume.ParamReplicaKey, cluster.Key, volume.ParamHostKey, cluster.Key))
 }
 
 func TestEveryStepWithKeysMayFail(t *testing.T) {

@@ -27,7 +27,7 @@ type Config struct {
 	TLS TLSConfig `json:"tls"`
 	// ThinOvercommit is how many times its size an lvstore may be promised to volumes: 1 or more.
 	ThinOvercommit float64 `json:"thinOvercommit"`
-	// ReplicaKeys are files with secrets, by the names that volumes' parameters have; keys of replicas are derived from them.
+	// ReplicaKeys are files with secrets, by the names that volumes' parameters have; keys of connections are derived from them.
 	ReplicaKeys map[string]string `json:"replicaKeys"`
 }
 
@@ -224,7 +224,7 @@ func (c *Config) Cluster(wrap func(node string, rpc spdk.Caller) spdk.Caller) (c
 	return cluster, closeAll, nil
 }
 
-// secrets reads what keys of replicas are derived from. No error has any of it.
+// secrets reads what keys of connections are derived from. No error has any of it.
 func (c *Config) secrets() (map[string]volume.Secret, error) {
 	secrets := map[string]volume.Secret{}
 	for name, path := range c.ReplicaKeys {

@@ -88,8 +88,13 @@ func TestSecretsOfReplicaKeysAreReadAndNotShown(t *testing.T) {
 			t.Error(err)
 		default:
 			closeAll()
-			if known, unknown := cluster.CheckKey(volume.Parameters{ReplicaKey: "main"}), cluster.CheckKey(volume.Parameters{ReplicaKey: "other"}); known != nil || !errors.Is(unknown, volume.ErrNoKey) {
-				t.Errorf("%v and %v", known, unknown)
+			if err := cluster.CheckKey(volume.Parameters{ReplicaKey: "main", HostKey: "main"}); err != nil {
+				t.Error(err)
+			}
+			for parameter, p := range map[string]volume.Parameters{"replicaKey=other": {ReplicaKey: "other", HostKey: "main"}, "hostKey=other": {ReplicaKey: "main", HostKey: "other"}} {
+				if err := cluster.CheckKey(p); !errors.Is(err, volume.ErrNoKey) || !strings.Contains(err.Error(), parameter) {
+					t.Errorf("%s: %v", parameter, err)
+				}
 			}
 		}
 	}

@@ -55,6 +55,7 @@ var codeTable = []struct {
 	{mount.ErrPassphrase, codes.Unauthenticated},
 	{mount.ErrStillOpen, codes.Aborted},
 	{nvmeof.ErrModuleMissing, codes.FailedPrecondition},
+	{nvmeof.ErrUnsupported, codes.FailedPrecondition},
 	{nvmeof.ErrUnreachable, codes.Unavailable},
 }
 

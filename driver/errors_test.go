@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-csi/holdfast/node/mount"
+	"github.com/holdfast-csi/holdfast/node/nvmeof"
 	"github.com/holdfast-csi/holdfast/spdk"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
@@ -26,6 +27,8 @@ func TestErrorsGetTheCodeThatTellsTheCOWhatToDo(t *testing.T) {
 		{fmt.Errorf("stage: %w", status.Error(codes.OutOfRange, "x")), codes.OutOfRange},
 		{fmt.Errorf("create: %w", spdk.ErrNoSpace), codes.ResourceExhausted},
 		{fmt.Errorf("stage: %w", mount.ErrPassphrase), codes.Unauthenticated},
+		{fmt.Errorf("stage: %w: %w", nvmeof.ErrNotConnected, nvmeof.ErrUnsupported), codes.FailedPrecondition},
+		{fmt.Errorf("stage: %w: %w", nvmeof.ErrNotConnected, nvmeof.ErrRejected), codes.Unavailable},
 		// An outcome that is not known is never Internal: the attacher would take it that surely nothing is attached.
 		{fmt.Errorf("create: %w", spdk.ErrUnknownOutcome), codes.Unavailable},
 		{fmt.Errorf("create: %w: %w", spdk.ErrUnknownOutcome, context.DeadlineExceeded), codes.DeadlineExceeded},

@@ -183,9 +183,13 @@ func (s *Server) targetAt(v *volume.Volume, raidHost string) (nvmeof.Target, err
 		return nvmeof.Target{}, err
 	}
 	hostNQN := volume.HostNQN(s.name)
+	keys, err := s.cluster.HostKeys(v, hostNQN)
+	if err != nil {
+		return nvmeof.Target{}, err
+	}
 	return nvmeof.Target{
 		NQN: v.NQN(), NSUUID: v.UUID, Paths: []nvmeof.Path{{Address: host.NVMf.String()}},
-		HostNQN: hostNQN, HostID: volume.HostID(hostNQN),
+		HostNQN: hostNQN, HostID: volume.HostID(hostNQN), HostKey: nvmeof.NewSecret(keys.Host.Text()), ControllerKey: nvmeof.NewSecret(keys.Controller.Text()),
 		KeepAliveSec: int(values.Host.KeepAlive.Seconds()), ReconnectDelaySec: int(values.Host.ReconnectDelay.Seconds()),
 		CtrlLossSec: int(values.Host.CtrlLoss.Seconds()), IOQueues: timeouts.HostQueues,
 	}, nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -101,9 +102,14 @@ func (b *bench) published(name string) string {
 
 func (b *bench) publishedAs(name string, encryption volume.Encryption) string {
 	b.t.Helper()
-	parameters, err := volume.ParseParameters(map[string]string{
-		volume.ParamReplicas: "2", volume.ParamReplicaStallBudget: cluster.StallBudget.String(), volume.ParamEncryption: string(encryption),
-	})
+	return b.publishedWith(name, map[string]string{volume.ParamEncryption: string(encryption)})
+}
+
+func (b *bench) publishedWith(name string, more map[string]string) string {
+	b.t.Helper()
+	raw := map[string]string{volume.ParamReplicas: "2", volume.ParamReplicaStallBudget: cluster.StallBudget.String()}
+	maps.Copy(raw, more)
+	parameters, err := volume.ParseParameters(raw)
 	b.must(err)
 	v := &volume.Volume{
 		ID: volume.IDFor(name), Name: name, UUID: uuid.New(), SizeBytes: 8*mib + parameters.HeaderBytes(), Parameters: parameters, Phase: volume.PhaseReady,

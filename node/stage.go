@@ -50,6 +50,9 @@ func (s *Server) stage(ctx context.Context, id, path string, a access, secrets m
 	if err != nil {
 		return err
 	}
+	if _, err := s.cluster.HostKeys(v, volume.HostNQN(s.name)); err != nil {
+		return err
+	}
 	var secret []byte
 	if v.Parameters.Encrypted() {
 		if secret, err = passphrase(secrets); err != nil {

@@ -145,29 +145,16 @@ func (n *Node) setHosts(ctx context.Context, want Export, have SubsystemInfo) er
 		}
 	}
 	for _, host := range want.Hosts {
-		if err := n.setHost(ctx, want.NQN, host, want.HostKeys[host], slices.Contains(hosts, host)); err != nil {
+		// One that is let in is seen to have its keys: they may have been dropped since.
+		keys := want.HostKeys[host]
+		if keys == (Keys{}) && slices.Contains(hosts, host) {
+			continue
+		}
+		if err := n.AllowHostWith(ctx, want.NQN, host, keys); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// setHost lets a host in, or sees to it that one that was let in has its keys: they may have been dropped since.
-func (n *Node) setHost(ctx context.Context, nqn, host string, keys Keys, allowed bool) error {
-	if keys.Host.Name == "" {
-		if allowed {
-			return nil
-		}
-		return n.AllowHost(ctx, nqn, host)
-	}
-	if err := n.PutKeys(ctx, keys); err != nil {
-		return err
-	}
-	p := NVMfHostKeysParams{NQN: nqn, Host: host, DHCHAPKey: keys.Host.Name, DHCHAPCtrlrKey: keys.Controller.Name}
-	if allowed {
-		return n.wrap(NVMfSubsystemSetKeys(ctx, n.rpc, p), "set the keys of host %s on %s", host, nqn)
-	}
-	return n.wrap(NVMfSubsystemAddHost(ctx, n.rpc, p), "allow host %s on %s", host, nqn)
 }
 
 // setNamespace makes the one namespace the one that is wanted.
@@ -205,15 +192,26 @@ func (n *Node) listen(ctx context.Context, want Export, listening bool) error {
 
 // AllowHost lets a host connect to a subsystem, if it is not allowed already.
 func (n *Node) AllowHost(ctx context.Context, nqn, hostNQN string) error {
+	return n.AllowHostWith(ctx, nqn, hostNQN, Keys{})
+}
+
+// AllowHostWith does the same for a host that has to authenticate with these keys, which one that is allowed already is given.
+func (n *Node) AllowHostWith(ctx context.Context, nqn, hostNQN string, keys Keys) error {
 	s, err := n.subsystem(ctx, nqn)
 	if err != nil {
 		return err
 	}
-	if slices.Contains(exportOf(s).Hosts, hostNQN) {
-		return nil
+	if err := n.PutKeys(ctx, keys); err != nil {
+		return err
 	}
-	err = NVMfSubsystemAddHost(ctx, n.rpc, NVMfHostKeysParams{NQN: nqn, Host: hostNQN})
-	return n.wrap(err, "allow host %s on %s", hostNQN, nqn)
+	p := NVMfHostKeysParams{NQN: nqn, Host: hostNQN, DHCHAPKey: keys.Host.Name, DHCHAPCtrlrKey: keys.Controller.Name}
+	switch allowed := slices.Contains(exportOf(s).Hosts, hostNQN); {
+	case !allowed:
+		return n.wrap(NVMfSubsystemAddHost(ctx, n.rpc, p), "allow host %s on %s", hostNQN, nqn)
+	case keys != (Keys{}):
+		return n.wrap(NVMfSubsystemSetKeys(ctx, n.rpc, p), "set the keys of host %s on %s", hostNQN, nqn)
+	}
+	return nil
 }
 
 // FenceHost keeps a host out of a subsystem, disconnects it, and waits, within ctx, until

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,9 @@ func NewKey(name string, key []byte) Key {
 	sum := binary.LittleEndian.AppendUint32(append([]byte(nil), key...), crc32.ChecksumIEEE(key))
 	return Key{Name: name, text: "DHHC-1:01:" + base64.StdEncoding.EncodeToString(sum) + ":"}
 }
+
+// Text is the key itself, for whoever has to prove itself with it.
+func (k Key) Text() string { return k.text }
 
 // String is the key's name.
 func (k Key) String() string { return "key " + k.Name }
@@ -49,8 +53,9 @@ func (n *Node) PutKeys(ctx context.Context, keys Keys) error {
 	return nil
 }
 
-// DropKeys has the node forget all keys whose names begin so. Who holds one can't authenticate with it any more; connections stay.
-func (n *Node) DropKeys(ctx context.Context, prefix string) error {
+// DropKeys has the node forget all keys whose names begin so, but those to keep. Who holds one can't authenticate with it any more;
+// connections stay.
+func (n *Node) DropKeys(ctx context.Context, prefix string, keep ...string) error {
 	if prefix == "" {
 		return n.wrap(fmt.Errorf("a prefix is wanted"), "drop keys")
 	}
@@ -59,7 +64,7 @@ func (n *Node) DropKeys(ctx context.Context, prefix string) error {
 		return n.wrap(err, "list keys")
 	}
 	for _, k := range keys {
-		if k.Removed || !strings.HasPrefix(k.Name, prefix) {
+		if k.Removed || !strings.HasPrefix(k.Name, prefix) || slices.Contains(keep, k.Name) {
 			continue
 		}
 		err := n.rpc.Call(ctx, MethodDropKey, DropKeyParams{Name: k.Name}, nil)

@@ -40,6 +40,9 @@ func (t Target) connectOptions(address string) (string, error) {
 			opts = append(opts, o.key+"="+strconv.Itoa(o.value))
 		}
 	}
+	if !t.HostKey.Empty() {
+		opts = append(opts, optHostKey+"="+t.HostKey.Text(), optControllerKey+"="+t.ControllerKey.Text())
+	}
 	return strings.Join(opts, ","), nil
 }
 
@@ -53,6 +56,11 @@ func (h *Host) connectOnce(t Target, address string) error {
 	options, err := t.connectOptions(address)
 	if err != nil {
 		return err
+	}
+	if !t.HostKey.Empty() {
+		if err := h.checkOptions(); err != nil {
+			return fmt.Errorf("connect %s at %s: %w", t.NQN, address, err)
+		}
 	}
 	// On its own limit, for the attempt may serve several callers.
 	ctx, cancel := context.WithTimeout(context.Background(), h.probeTimeout)
@@ -97,13 +105,19 @@ func (h *Host) explainConnect(err error, options string) error {
 		}
 		return false
 	}
+	keys := strings.Contains(options, ","+optHostKey+"=")
 	switch {
 	case errors.Is(err, fs.ErrNotExist), is(unix.ENODEV, unix.ENXIO):
 		return fmt.Errorf("%w (%w)", ErrModuleMissing, err)
+	// Without a key ENOKEY, with a wrong one EKEYREJECTED or, of earlier kernels, ECONNREFUSED (drivers/nvme/host/auth.c): whoever listens there has greeted.
+	case is(unix.EKEYREJECTED, unix.ENOKEY), is(unix.ECONNREFUSED) && keys:
+		return fmt.Errorf("%w: one end has not proved itself to the other; check that the secret in replicaKeys that the volume's hostKey names is the same here and for the controller, and the kernel's log: %w", ErrRejected, err)
 	case is(unix.ECONNREFUSED, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ECONNRESET, unix.EPIPE):
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	case is(unix.EIO) && keys && h.cannotAuthenticate():
+		return fmt.Errorf("%w: %w", errNoAuthentication, err)
 	case is(unix.EIO, unix.EACCES, unix.EOPNOTSUPP):
-		return fmt.Errorf("%w: the target refused; check that the subsystem exists and allows this host NQN, and the kernel's log: %w", ErrRejected, err)
+		return fmt.Errorf("%w: the target refused; check that the subsystem exists and allows this host NQN, with the keys of replicaKeys if the volume has hostKey, and the kernel's log: %w", ErrRejected, err)
 	case is(unix.EINVAL):
 		return h.explainInvalid(err, options)
 	}
@@ -116,8 +130,7 @@ func (h *Host) explainInvalid(err error, options string) error {
 	// Since Linux 5.17 an unused handle reads as the list of known options.
 	if known, readErr := readAttr(h.fabrics); readErr == nil && strings.Contains(known, "transport=") {
 		for _, o := range strings.Split(options, ",") {
-			key, _, _ := strings.Cut(o, "=")
-			if !strings.Contains(","+known, ","+key+"=") {
+			if key, _, _ := strings.Cut(o, "="); !knows(known, key) {
 				return fmt.Errorf("%w: connect option %s: %w", ErrUnsupported, key, err)
 			}
 		}
@@ -125,5 +138,5 @@ func (h *Host) explainInvalid(err error, options string) error {
 	if _, statErr := os.Stat(filepath.Join(h.sysRoot, "module", "nvme_tcp")); errors.Is(statErr, fs.ErrNotExist) {
 		return fmt.Errorf("%w (%w)", ErrModuleMissing, err)
 	}
-	return fmt.Errorf("%w: the kernel refused the options %q; its log says which: %w", ErrRejected, options, err)
+	return fmt.Errorf("%w: the kernel refused the options %q; its log says which: %w", ErrRejected, withoutKeys(options), err)
 }

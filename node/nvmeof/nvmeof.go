@@ -66,6 +66,9 @@ type Target struct {
 	HostNQN string    // NQN this machine presents
 	HostID  uuid.UUID // host identifier that belongs to HostNQN
 
+	// HostKey is what this machine proves itself with, ControllerKey what the target does; both or none.
+	HostKey, ControllerKey Secret
+
 	KeepAliveSec      int // keep_alive_tmo, seconds; 0 leaves the kernel's default
 	ReconnectDelaySec int // reconnect_delay, seconds; 0 leaves the kernel's default
 	CtrlLossSec       int // ctrl_loss_tmo, seconds; 0 leaves the kernel's default, -1 never gives up
@@ -77,6 +80,7 @@ type Options struct {
 	SysRoot string // where sysfs is; default /sys
 	DevRoot string // where device nodes are; default /dev
 	Fabrics string // the fabrics control device; default DevRoot/nvme-fabrics
+	Symbols string // the kernel's list of its symbols; default /proc/kallsyms
 
 	// Clock drives polling; default the real one.
 	Clock clock.WithTicker
@@ -99,11 +103,11 @@ const (
 // Host is this machine in its role as NVMe/TCP host. It is safe for concurrent
 // use; callers serialize operations on one NQN.
 type Host struct {
-	sysRoot, devRoot, fabrics string
-	clock                     clock.WithTicker
-	poll, probeTimeout        time.Duration
-	running                   attempts
-	listings                  coalesce.Call[listing]
+	sysRoot, devRoot, fabrics, symbols string
+	clock                              clock.WithTicker
+	poll, probeTimeout                 time.Duration
+	running                            attempts
+	listings                           coalesce.Call[listing]
 
 	// The kernel, as far as tests replace it.
 	connectKernel func(options string) (reply string, err error)
@@ -123,6 +127,9 @@ func New(o Options) *Host {
 	if o.Fabrics == "" {
 		o.Fabrics = filepath.Join(o.DevRoot, "nvme-fabrics")
 	}
+	if o.Symbols == "" {
+		o.Symbols = "/proc/kallsyms"
+	}
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
 	}
@@ -133,7 +140,7 @@ func New(o Options) *Host {
 		o.ProbeTimeout = defaultProbeTimeout
 	}
 	h := &Host{
-		sysRoot: o.SysRoot, devRoot: o.DevRoot, fabrics: o.Fabrics,
+		sysRoot: o.SysRoot, devRoot: o.DevRoot, fabrics: o.Fabrics, symbols: o.Symbols,
 		clock: o.Clock, poll: o.PollInterval, probeTimeout: o.ProbeTimeout,
 		openAttr: openAttr, statNode: statNode, greet: greet,
 	}
@@ -158,6 +165,9 @@ func (t Target) validate() error {
 	}
 	if len(t.Paths) == 0 {
 		return fmt.Errorf("%w: %s has no path", ErrInvalid, t.NQN)
+	}
+	if err := t.validateKeys(); err != nil {
+		return err
 	}
 	if t.KeepAliveSec < 0 || t.ReconnectDelaySec < 0 || t.CtrlLossSec < -1 || t.IOQueues < 0 {
 		return fmt.Errorf("%w: %s: negative time or queue count", ErrInvalid, t.NQN)

@@ -91,13 +91,24 @@ func addPaths(ctx context.Context, head *nvmetcp.Head, t nvmeof.Target) error {
 		wg.Go(func() {
 			err := head.AddPath(ctx, nvmetcp.PathConfig{
 				Addr: p.Address, IOQueues: min(t.IOQueues, 1), KATO: seconds(t.KeepAliveSec),
-				ReconnectDelay: seconds(t.ReconnectDelaySec), CtrlLossTimeout: seconds(t.CtrlLossSec),
+				ReconnectDelay: seconds(t.ReconnectDelaySec), CtrlLossTimeout: seconds(t.CtrlLossSec), Auth: authentication(t),
 			})
 			errs[i] = classify(err)
 		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// authentication is how the machine proves itself to a target, and has the target prove itself; nil is not at all.
+func authentication(t nvmeof.Target) *nvmetcp.HostAuth {
+	if t.HostKey.Empty() {
+		return nil
+	}
+	source := func(s nvmeof.Secret) nvmetcp.KeySource {
+		return func() (string, error) { return s.Text(), nil }
+	}
+	return &nvmetcp.HostAuth{Key: source(t.HostKey), ControllerKey: source(t.ControllerKey)}
 }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
@@ -108,7 +119,7 @@ func classify(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &status):
+	case errors.As(err, &status), errors.Is(err, nvmetcp.ErrAuthFailed), errors.Is(err, nvmetcp.ErrAuthKeyMissing):
 		return fmt.Errorf("%w: %w", nvmeof.ErrRejected, err)
 	}
 	return fmt.Errorf("%w: %w", nvmeof.ErrUnreachable, err)

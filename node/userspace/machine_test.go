@@ -18,7 +18,9 @@ import (
 	"github.com/holdfast-csi/holdfast/node/mount"
 	"github.com/holdfast-csi/holdfast/node/nvmeof"
 	"github.com/holdfast-csi/holdfast/node/userspace"
+	"github.com/holdfast-csi/holdfast/spdk"
 	"github.com/holdfast-csi/holdfast/spdk/sim/nvmetcp"
+	"github.com/holdfast-csi/holdfast/spdk/sim/nvmetcp/dhchap"
 )
 
 var (
@@ -167,6 +169,31 @@ func TestTargetThatIsNotThereOrRefusesLeavesNothing(t *testing.T) {
 	if len(b.Attached()) != 0 {
 		t.Errorf("attached: %v", b.Attached())
 	}
+}
+
+// key is one of 32 bytes of that value.
+func key(value byte) string { return spdk.NewKey("", bytes.Repeat([]byte{value}, 32)).Text() }
+
+func TestMachineAndTargetProveThemselvesToEachOther(t *testing.T) {
+	b := newBench(t, nil)
+	source := func(value byte) nvmetcp.KeySource { return func() (string, error) { return key(value), nil } }
+	b.target.SetAuthAlgorithms(nvmetcp.AuthAlgorithms{Groups: []dhchap.Group{dhchap.NoGroup}})
+	b.subsystem.SetHostKeys(hostNQN, &nvmetcp.HostKeys{Host: source(1), Controller: source(2)})
+	_, err := b.Connect(patient(t), b.connect)
+	wantError(t, err, nvmeof.ErrRejected)
+	for name, wrong := range map[string][2]byte{"of the host": {3, 2}, "of the target": {1, 3}} {
+		target := b.connect
+		target.HostKey, target.ControllerKey = nvmeof.NewSecret(key(wrong[0])), nvmeof.NewSecret(key(wrong[1]))
+		if _, err := b.Connect(patient(t), target); !errors.Is(err, nvmeof.ErrRejected) || len(b.Attached()) != 0 {
+			t.Errorf("another key %s: %v, attached %v", name, err, b.Attached())
+		}
+	}
+	b.connect.HostKey, b.connect.ControllerKey = nvmeof.NewSecret(key(1)), nvmeof.NewSecret(key(2))
+	f, err := b.Open(b.attach())
+	b.must(err)
+	b.subsystem.RemoveListener(b.target.Addr()) // which ends the connection; the next one authenticates, too
+	b.must(b.subsystem.AddListener(b.target.Addr()))
+	b.must(f.WriteAt(patient(t), make([]byte, 4096), 0))
 }
 
 func TestOneNQNIsNotAttachedAsTwoHosts(t *testing.T) {

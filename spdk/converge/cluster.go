@@ -36,7 +36,7 @@ func (n *Node) MayUse(lvstore string) bool {
 
 // Cluster is the SPDK nodes of the configuration, by name. It does not change while the process runs.
 type Cluster struct {
-	// Secrets are what keys of replicas are derived from, by the names that volumes' parameters have.
+	// Secrets are what keys of connections are derived from, by the names that volumes' parameters have.
 	Secrets map[string]volume.Secret
 
 	nodes map[string]*Node

@@ -238,13 +238,11 @@ func (c *Converger) act(ctx context.Context, v *volume.Volume, a volume.Action) 
 	case volume.DeleteRaid:
 		err = node.DeleteRaid(ctx, v.RaidName())
 	case volume.ExportTarget:
-		export := targetExport(v, node)
-		export.KeepHosts = v.KeepsHosts()
-		err = node.Export(ctx, export)
+		err = c.exportTarget(ctx, v, node, v.KeepsHosts())
 	case volume.ReviewTarget:
-		err = node.Export(ctx, targetExport(v, node))
+		err = c.exportTarget(ctx, v, node, false)
 	case volume.UnexportTarget:
-		err = node.Unexport(ctx, v.NQN())
+		err = unexportTarget(ctx, v, node)
 	default:
 		err = fmt.Errorf("no such action")
 	}

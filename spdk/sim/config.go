@@ -26,8 +26,9 @@ type Config struct {
 	// Transport creates the TCP transport at start when not nil, with the
 	// parameters of nvmf_create_transport ("trtype" is added).
 	Transport map[string]any
-	// NVMeOptions is given to bdev_nvme_set_options at start when not nil.
-	NVMeOptions map[string]any
+	// NVMeOptions is given to bdev_nvme_set_options at start when not nil, NVMf to
+	// nvmf_set_config.
+	NVMeOptions, NVMf map[string]any
 	// WaitForRPC starts the process as --wait-for-rpc does: most methods answer
 	// only after framework_start_init.
 	WaitForRPC bool

@@ -84,6 +84,9 @@ func (p *process) initFramework() error {
 	if err := p.configure("bdev_nvme_set_options", p.node.cfg.NVMeOptions); err != nil {
 		return err
 	}
+	if err := p.configure("nvmf_set_config", p.node.cfg.NVMf); err != nil {
+		return err
+	}
 	if t := p.node.cfg.Transport; t != nil {
 		params := map[string]any{"trtype": "TCP"}
 		for k, v := range t {

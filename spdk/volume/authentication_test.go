@@ -9,7 +9,7 @@ import (
 	"github.com/google/uuid"
 )
 
-func TestEveryPairOfNodesHasKeysOfItsOwn(t *testing.T) {
+func TestEveryPairHasKeysOfItsOwn(t *testing.T) {
 	first, err := NewSecret([]byte(strings.Repeat("a", 32) + "\n"))
 	if err != nil {
 		t.Fatal(err)
@@ -32,26 +32,48 @@ func TestEveryPairOfNodesHasKeysOfItsOwn(t *testing.T) {
 					seen[string(host)], seen[string(controller)] = true, true
 				}
 			}
+			for _, node := range []string{"n1", "n2"} {
+				host, controller, err := of.HostKeys(s, HostNQN(node))
+				again, _, _ := of.HostKeys(s, HostNQN(node))
+				if err != nil || len(host) != 32 || len(controller) != 32 || !bytes.Equal(host, again) {
+					t.Fatalf("%d and %d bytes, %v", len(host), len(controller), err)
+				}
+				seen[string(host)], seen[string(controller)] = true, true
+			}
 		}
 	}
-	if len(seen) != 32 {
-		t.Errorf("%d keys differ, want 32", len(seen))
+	if len(seen) != 48 {
+		t.Errorf("%d keys differ, want 48", len(seen))
 	}
 }
 
-func TestKeysOfBothEndsHaveNamesOfTheirOwnBelowTheirPrefix(t *testing.T) {
+// A node may be that of a replica, raid host of it, and raid host of the volume's hosts: whatever it drops by a prefix is of one of these.
+func TestKeysHaveNamesOfTheirOwnBelowTheirPrefix(t *testing.T) {
 	v, r := &Volume{UUID: uuid.New()}, Replica{ID: "1"}
-	a, b := v.ReplicaKeyNames(r, "n1")
-	c, d := v.ReplicaKeyNames(r, "n2")
-	e, f := v.LegKeyNames(r)
-	seen := map[string]bool{}
-	for _, name := range []string{a, b, c, d, e, f} {
-		seen[name] = true
-		if own := strings.HasPrefix(name, v.ReplicaKeyPrefix(r)); own == strings.HasPrefix(name, v.LegKeyPrefix(r)) || len(name) > 64 {
-			t.Errorf("%q has prefixes %q and %q", name, v.ReplicaKeyPrefix(r), v.LegKeyPrefix(r))
+	below := map[string][]string{}
+	add := func(prefix string, names ...string) { below[prefix] = append(below[prefix], names...) }
+	both := func(host, controller string) []string { return []string{host, controller} }
+	add(v.ReplicaKeyPrefix(r), both(v.ReplicaKeyNames(r, "n1"))...)
+	add(v.ReplicaKeyPrefix(r), both(v.ReplicaKeyNames(r, "n2"))...)
+	add(v.LegKeyPrefix(r), both(v.LegKeyNames(r))...)
+	for _, node := range []string{"n1", "n2"} {
+		add(v.HostKeyPrefix(HostNQN(node)), both(v.HostKeyNames(HostNQN(node)))...)
+		if !strings.HasPrefix(v.HostKeyPrefix(HostNQN(node)), v.TargetKeyPrefix()) {
+			t.Errorf("%q isn't below %q", v.HostKeyPrefix(HostNQN(node)), v.TargetKeyPrefix())
 		}
 	}
-	if len(seen) != 6 {
+	seen := map[string]bool{}
+	for of, names := range below {
+		for _, name := range names {
+			seen[name] = true
+			for prefix := range below {
+				if strings.HasPrefix(name, prefix) != (prefix == of) || len(name) > 64 {
+					t.Errorf("%q is of %q and has the prefix %q", name, of, prefix)
+				}
+			}
+		}
+	}
+	if len(seen) != 10 {
 		t.Errorf("names %v", seen)
 	}
 }
@@ -68,23 +90,30 @@ func TestSecretsAreLongAndNeverShown(t *testing.T) {
 	if _, _, err := new(Volume).LegKeys(Secret{}, Replica{}, "n1"); err == nil {
 		t.Error("an empty one gives keys")
 	}
+	if _, _, err := new(Volume).HostKeys(Secret{}, HostNQN("n1")); err == nil {
+		t.Error("an empty one gives keys")
+	}
 }
 
-func TestReplicaKeyIsANameAndStaysTheVolumes(t *testing.T) {
-	p, err := ParseParameters(map[string]string{ParamReplicaKey: "2026-11"})
-	if err != nil || p.ReplicaKey != "2026-11" {
-		t.Fatalf("%+v, %v", p, err)
-	}
-	q, _ := ParseParameters(nil)
-	if p.Equal(q) {
-		t.Error("with and without are the same volume")
-	}
-	if _, err := p.Modified(map[string]string{ParamReplicaKey: "other"}); err == nil {
-		t.Error("it may change")
-	}
-	for _, bad := range []string{"", "a/b", "a b"} {
-		if _, err := ParseParameters(map[string]string{ParamReplicaKey: bad}); err == nil {
-			t.Errorf("%q is taken", bad)
+func TestKeysAreNamesAndStayTheVolumes(t *testing.T) {
+	for parameter, of := range map[string]func(Parameters) string{
+		ParamReplicaKey: func(p Parameters) string { return p.ReplicaKey }, ParamHostKey: func(p Parameters) string { return p.HostKey },
+	} {
+		p, err := ParseParameters(map[string]string{parameter: "2026-11"})
+		if err != nil || of(p) != "2026-11" {
+			t.Fatalf("%s: %+v, %v", parameter, p, err)
+		}
+		q, _ := ParseParameters(nil)
+		if p.Equal(q) {
+			t.Errorf("with and without %s are the same volume", parameter)
+		}
+		if _, err := p.Modified(map[string]string{parameter: "other"}); err == nil {
+			t.Errorf("%s may change", parameter)
+		}
+		for _, bad := range []string{"", "a/b", "a b"} {
+			if _, err := ParseParameters(map[string]string{parameter: bad}); err == nil {
+				t.Errorf("%s %q is taken", parameter, bad)
+			}
 		}
 	}
 }

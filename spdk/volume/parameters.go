@@ -28,6 +28,7 @@ const (
 	ParamReservedBlocks     = "reservedBlocksPercent"
 	ParamTrimInterval       = "trimInterval"
 	ParamReplicaKey         = "replicaKey"
+	ParamHostKey            = "hostKey"
 )
 
 // Keys of parameters that may change while the volume is there, in a VolumeAttributesClass; ParamReplicas is one, too.
@@ -86,6 +87,8 @@ type Parameters struct {
 	TrimInterval time.Duration `json:"trimInterval,omitempty"`
 	// ReplicaKey is the configuration's name of the key that the replicas and the raid hosts authenticate to each other with; "" is without.
 	ReplicaKey string `json:"replicaKey,omitempty"`
+	// HostKey is the configuration's name of the key that the volume's target and its hosts authenticate to each other with; "" is without.
+	HostKey string `json:"hostKey,omitempty"`
 	// Limits bound the hosts' I/O.
 	Limits Limits `json:"limits,omitzero"`
 }
@@ -106,7 +109,8 @@ func (p Parameters) EqualButMutable(q Parameters) bool {
 	return p.Thin == q.Thin && p.LvStore == q.LvStore && p.FSType == q.FSType &&
 		p.Budgets == q.Budgets && p.Standby == q.Standby && p.Access.orDefault() == q.Access.orDefault() && p.ReplaceAfter == q.ReplaceAfter &&
 		p.SameEncryption(q.Encryption) &&
-		slices.Equal(p.MkfsOptions, q.MkfsOptions) && p.ReservedBlocksPercent == q.ReservedBlocksPercent && p.TrimInterval == q.TrimInterval && p.ReplicaKey == q.ReplicaKey && maps.Equal(p.NodeSelector, q.NodeSelector)
+		slices.Equal(p.MkfsOptions, q.MkfsOptions) && p.ReservedBlocksPercent == q.ReservedBlocksPercent && p.TrimInterval == q.TrimInterval &&
+		p.ReplicaKey == q.ReplicaKey && p.HostKey == q.HostKey && maps.Equal(p.NodeSelector, q.NodeSelector)
 }
 
 // ParseParameters validates StorageClass parameters. An error names the key, the value and what it may be.
@@ -206,10 +210,9 @@ func (p *Parameters) set(key, value string) error {
 			return fmt.Errorf("must be a duration of whole seconds, %s or longer, such as 24h; without it nothing is trimmed", leastTrimInterval)
 		}
 	case ParamReplicaKey:
-		if !ValidSegment(value) {
-			return fmt.Errorf("must be the name of one of replicaKeys in the configuration file")
-		}
-		p.ReplicaKey = value
+		p.ReplicaKey, err = parseKeyName(value)
+	case ParamHostKey:
+		p.HostKey, err = parseKeyName(value)
 	case ParamIOPSLimit:
 		p.Limits.IOPS, err = parseIOPS(value)
 	case ParamBandwidthLimit:
@@ -233,9 +236,17 @@ var (
 	mutableParameters = []string{ParamReplicas, ParamIOPSLimit, ParamBandwidthLimit, ParamReadBandwidthLimit, ParamWriteBandwidthLimit}
 	knownParameters   = append([]string{
 		ParamThin, ParamLvStore, ParamNodeSelector, ParamFSType, ParamReplicaStallBudget, ParamTargetLossBudget, ParamStandby, ParamReplaceAfter, ParamAccess, ParamEncryption,
-		ParamMkfsOptions, ParamReservedBlocks, ParamTrimInterval, ParamReplicaKey,
+		ParamMkfsOptions, ParamReservedBlocks, ParamTrimInterval, ParamReplicaKey, ParamHostKey,
 	}, mutableParameters...)
 )
+
+// parseKeyName reads the name of a secret.
+func parseKeyName(s string) (string, error) {
+	if !ValidSegment(s) {
+		return "", fmt.Errorf("must be the name of one of replicaKeys in the configuration file")
+	}
+	return s, nil
+}
 
 // parseSelector reads "key=value,key=value".
 func parseSelector(s string) (map[string]string, error) {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/holdfast-csi/holdfast/driver"
@@ -39,7 +41,7 @@ func NewBubble(t testing.TB, n int, o Options) *Bubble {
 	for i := range n {
 		b.addNode(fmt.Sprintf("n%d", i+1), o)
 	}
-	b.Cluster.Cluster = b.connect(func(n *sim.Node) spdk.Caller { return o.wrapCaller()(n.Name(), direct{n}) })
+	b.Cluster.Cluster = b.connect(func(n *sim.Node) spdk.Caller { return o.wrapCaller()(n.Name(), b.keyDir(n).Caller(direct{n})) })
 	b.direct = b.connect(func(n *sim.Node) spdk.Caller { return inspector{n} })
 	b.store = newMemory()
 	b.Store = o.Steps.wrapStore(b.store)
@@ -54,7 +56,7 @@ func (b *Bubble) addNode(name string, o Options) {
 	b.t.Helper()
 	nvme, transport := nodeOptions(b.t, o.Stall)
 	node, err := sim.New(sim.Config{
-		Name: name, Network: b.Network, NVMeOptions: nvme, Transport: transport, RPCLatency: o.RPCLatency,
+		Name: name, Network: b.Network, NVMeOptions: nvme, NVMf: quickGroups(), Transport: transport, RPCLatency: o.RPCLatency,
 		Listen: b.tcp.Listen, Dial: b.tcp.Dial, Pools: []sim.PoolConfig{{Name: Pool, SizeBytes: o.PoolBytes}},
 	})
 	b.must(err)
@@ -72,7 +74,19 @@ func (b *Bubble) connect(rpc func(*sim.Node) spdk.Caller) *converge.Cluster {
 			ClearMethod: spdk.ClearWriteZeroes,
 		})
 	}
-	return converge.NewCluster(nodes)
+	cluster := converge.NewCluster(nodes)
+	held, err := volume.NewSecret([]byte(secret))
+	b.must(err)
+	cluster.Secrets = map[string]volume.Secret{Key: held}
+	return cluster
+}
+
+// keyDir is a node's directory for keys.
+func (b *Bubble) keyDir(n *sim.Node) spdk.KeyDir {
+	b.t.Helper()
+	owner := filepath.Join(b.Dir, "owner")
+	b.must(os.WriteFile(owner, nil, 0o600))
+	return spdk.KeyDir{Path: filepath.Join(b.Dir, "keys of "+n.Name()), Socket: owner}
 }
 
 // Dial dials as a machine that runs no SPDK.

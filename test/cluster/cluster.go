@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -28,8 +27,11 @@ import (
 // Pool is the name of each node's lvstore.
 const Pool = "pool"
 
-// ReplicaKey is the name of the key that volumes may ask for.
-const ReplicaKey = "main"
+// Key is the name of the secret that volumes may ask for, as replicaKey and as hostKey; secret is what it holds.
+const (
+	Key    = "main"
+	secret = "secretsecretsecretsecretsecretsecretsecretsecret"
+)
 
 // StallBudget is the replica stall budget that the nodes are configured for, and that volumes of tests ask for. It is a long one: no
 // test waits for it, and with a short one keep-alives expire on a machine that is busy with other tests.
@@ -89,9 +91,9 @@ func New(t testing.TB, n int, o Options) *Cluster {
 		}
 		c.addNode(name, o)
 	}
-	secret := filepath.Join(c.Dir, "secret")
-	c.must(os.WriteFile(secret, []byte(strings.Repeat("secret", 8)), 0o600))
-	c.Config.ReplicaKeys = map[string]string{ReplicaKey: secret}
+	file := filepath.Join(c.Dir, "secret")
+	c.must(os.WriteFile(file, []byte(secret), 0o600))
+	c.Config.ReplicaKeys = map[string]string{Key: file}
 	c.Cluster = c.connect(o.wrapCaller())
 	c.direct = c.connect(func(node string, rpc spdk.Caller) spdk.Caller {
 		c.rpc[node] = rpc
@@ -119,7 +121,7 @@ func (c *Cluster) addNode(name string, o Options) {
 	socket := filepath.Join(c.Dir, name+".sock")
 	nvme, transport := nodeOptions(c.t, cmp.Or(o.Stall, StallBudget))
 	node, err := sim.New(sim.Config{
-		Name: name, Socket: socket, Network: c.Network, NVMeOptions: nvme, Transport: transport, RPCLatency: o.RPCLatency,
+		Name: name, Socket: socket, Network: c.Network, NVMeOptions: nvme, NVMf: quickGroups(), Transport: transport, RPCLatency: o.RPCLatency,
 		Pools: []sim.PoolConfig{{Name: Pool, SizeBytes: o.PoolBytes}},
 	})
 	c.must(err)
@@ -138,10 +140,13 @@ func nodeOptions(t testing.TB, stall time.Duration) (nvme, transport map[string]
 	nvme = map[string]any{
 		"action_on_timeout": "reset", "timeout_us": v.Node.IOTimeout.Microseconds(), "timeout_admin_us": v.Node.AdminTimeout.Microseconds(),
 		"keep_alive_timeout_ms": v.Node.KeepAlive.Milliseconds(), "transport_ack_timeout": v.Node.TransportAck,
-		"dhchap_dhgroups": []string{"null"}, // the arithmetic of the larger ones takes longer than all else
 	}
+	maps.Copy(nvme, quickGroups())
 	return nvme, map[string]any{"kas": v.Node.KAS, "min_kato": v.Node.MinKATO.Milliseconds()}
 }
+
+// quickGroups has a node authenticate without Diffie-Hellman, whose arithmetic takes longer than all else.
+func quickGroups() map[string]any { return map[string]any{"dhchap_dhgroups": []string{"null"}} }
 
 // freeAddress returns an address of this machine where nothing listens and that no outgoing connection will take. On Linux all of
 // 127.0.0.0/8 is the loopback interface's; elsewhere a port has to do that is free now.

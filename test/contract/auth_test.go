@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -118,6 +119,60 @@ func TestDroppedKeysKeepTheConnectionAndNoOther(t *testing.T) {
 	ok(t, on.Export(t.Context(), r.export)) // puts it again
 	if s, err := raidHost.AttachLeg(t.Context(), leg); err != nil || s.Bdev == "" {
 		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// A further host of an export that is in use has keys of its own: it can't be another, nor another it. When it is fenced off and its keys are
+// dropped, the others go on and connect again.
+func TestEachHostHasKeysOfItsOwn(t *testing.T) {
+	raidHost, on, r := authenticated(t)
+	first := r.leg(raidHost)
+	first.Keys = newKeys(t, raidHost, 1, 2)
+	attachLeg(t, raidHost, first)
+	further, theirs := uniqueNQN(), newKeys(t, on, 3, 4)
+	for range 2 {
+		ok(t, on.AllowHostWith(t.Context(), r.export.NQN, further, theirs))
+	}
+	second := first
+	second.Controller, second.HostNQN = unique(), further
+	if s, err := raidHost.AttachLeg(t.Context(), second); err == nil {
+		t.Errorf("attached %+v with another host's keys", s)
+	}
+	ok(t, raidHost.DetachLeg(t.Context(), second.Controller))
+	ok(t, raidHost.DetachLeg(t.Context(), first.Controller)) // a process attaches a namespace once
+	second.Keys = newKeys(t, raidHost, 3, 4)
+	if s := attachLeg(t, raidHost, second); s.State != spdk.LegEnabled {
+		t.Errorf("attached %+v", s)
+	}
+	ok(t, on.FenceHost(t.Context(), r.export.NQN, further))
+	ok(t, on.DropKeys(t.Context(), strings.TrimSuffix(theirs.Host.Name, "h")))
+	ok(t, raidHost.DetachLeg(t.Context(), second.Controller))
+	if s, err := raidHost.AttachLeg(t.Context(), second); err == nil {
+		t.Errorf("attached %+v though it is fenced off", s)
+	}
+	ok(t, raidHost.DetachLeg(t.Context(), second.Controller))
+	if s := attachLeg(t, raidHost, first); s.State != spdk.LegEnabled {
+		t.Errorf("the other host: attached %+v", s)
+	}
+}
+
+// What is to be kept is, and the rest goes.
+func TestKeysAreDroppedByPrefixButThoseToKeep(t *testing.T) {
+	tg := keyed(t, targets(t, 1)[0])
+	keys := newKeys(t, tg, 1, 2)
+	ok(t, tg.PutKeys(t.Context(), keys))
+	prefix := strings.TrimSuffix(keys.Host.Name, "h")
+	ok(t, tg.DropKeys(t.Context(), prefix, keys.Controller.Name))
+	all, err := spdk.KeyringGetKeys(t.Context(), tg.rpc)
+	ok(t, err)
+	var left []string
+	for _, k := range all {
+		if strings.HasPrefix(k.Name, prefix) {
+			left = append(left, k.Name)
+		}
+	}
+	if !slices.Equal(left, []string{keys.Controller.Name}) {
+		t.Errorf("left are %v", left)
 	}
 }
 

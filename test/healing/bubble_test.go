@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -43,6 +44,8 @@ type bubble struct {
 	stop       func()
 	// bytes is what the volume is to have at least.
 	bytes int64
+	// parameters are those of volumes that are made, besides what all have.
+	parameters map[string]string
 }
 
 func newBubble(t *testing.T, nodes int, o cluster.Options) *bubble {
@@ -122,11 +125,12 @@ var rawBlock = &csi.VolumeCapability{
 // create makes a volume of 8 MiB.
 func (b *bubble) create(name string, replicas int) string {
 	b.t.Helper()
+	parameters := map[string]string{
+		volume.ParamReplicaStallBudget: stall.String(), volume.ParamReplicas: fmt.Sprint(replicas), volume.ParamReplaceAfter: "3s",
+	}
+	maps.Copy(parameters, b.parameters)
 	resp, err := b.controller.CreateVolume(b.ctx, &csi.CreateVolumeRequest{
-		Name: name, VolumeCapabilities: []*csi.VolumeCapability{rawBlock}, CapacityRange: &csi.CapacityRange{RequiredBytes: 8 * mib},
-		Parameters: map[string]string{
-			volume.ParamReplicaStallBudget: stall.String(), volume.ParamReplicas: fmt.Sprint(replicas), volume.ParamReplaceAfter: "3s",
-		},
+		Name: name, VolumeCapabilities: []*csi.VolumeCapability{rawBlock}, CapacityRange: &csi.CapacityRange{RequiredBytes: 8 * mib}, Parameters: parameters,
 	})
 	b.must(err)
 	b.bytes = 0

@@ -12,10 +12,15 @@ import (
 // everySharedStep goes through a flow of a volume that two machines write to, with each of its steps failing in each mode: calls to SPDK, uses of
 // the store, operations of both machines. A crash is one of all services at once.
 func everySharedStep(t *testing.T, flow func(p *pair, steps *cluster.Steps, faulty func(func() error) bool)) {
+	everySharedStepWith(t, nil, flow)
+}
+
+func everySharedStepWith(t *testing.T, parameters map[string]string, flow func(p *pair, steps *cluster.Steps, faulty func(func() error) bool)) {
 	longTest(t)
 	t.Parallel()
 	cluster.EveryInBubbles(t, func(t *testing.T, steps *cluster.Steps) func(*testing.T, func(func() error) bool) {
 		b := newBubble(t, 3, cluster.Options{Steps: steps})
+		b.parameters = parameters
 		var p *pair
 		count := 0
 		return func(_ *testing.T, faulty func(func() error) bool) {
@@ -67,15 +72,21 @@ func TestEveryStepOfHandingAVolumeOverMayFail(t *testing.T) {
 
 // A second machine comes while the first uses the volume.
 func TestEveryStepOfPublishingToAFurtherNodeMayFail(t *testing.T) {
-	everySharedStep(t, func(p *pair, steps *cluster.Steps, faulty func(func() error) bool) {
-		p.must(errors.Join(p.turns.end(), p.loads[1].End()))
-		p.guest.unuse(p.id)
-		p.awaitShared(p.id, p.owner)
-		come := func() {
-			if v := p.Record(p.id); v.Publication(p.guest.name) == nil || len(v.Guests()) == 0 || len(p.guest.Attached()) == 0 {
-				_ = errors.Join(p.guest.publish(p.id), p.guest.stage(p.id))
-			}
+	everySharedStep(t, furtherNode)
+}
+
+func TestEveryStepOfPublishingToAFurtherNodeWithKeysMayFail(t *testing.T) {
+	everySharedStepWith(t, withKeys, furtherNode)
+}
+
+func furtherNode(p *pair, steps *cluster.Steps, faulty func(func() error) bool) {
+	p.must(errors.Join(p.turns.end(), p.loads[1].End()))
+	p.guest.unuse(p.id)
+	p.awaitShared(p.id, p.owner)
+	come := func() {
+		if v := p.Record(p.id); v.Publication(p.guest.name) == nil || len(v.Guests()) == 0 || len(p.guest.Attached()) == 0 {
+			_ = errors.Join(p.guest.publish(p.id), p.guest.stage(p.id))
 		}
-		p.flaky(steps, faulty, come, come, p.owner, p.guest)
-	})
+	}
+	p.flaky(steps, faulty, come, come, p.owner, p.guest)
 }

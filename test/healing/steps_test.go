@@ -28,6 +28,8 @@ type flow struct {
 	fresh bool
 	// unused: the volume is given back once it is prepared.
 	unused bool
+	// keys: all that is connected authenticates.
+	keys bool
 }
 
 // attemptsPerVolume is how many attempts a volume serves: each of them leaves it as whole as it was.
@@ -41,6 +43,9 @@ func everyStep(t *testing.T, f flow) {
 	t.Parallel()
 	cluster.EveryInBubbles(t, func(t *testing.T, steps *cluster.Steps) func(*testing.T, func(func() error) bool) {
 		b := newBubble(t, f.nodes, cluster.Options{Steps: steps})
+		if f.keys {
+			b.parameters = withKeys
+		}
 		count, id := 0, ""
 		t.Cleanup(func() { b.release(id) })
 		return func(_ *testing.T, faulty func(func() error) bool) {
@@ -178,8 +183,17 @@ func TestEveryStepOfAMoveMayFail(t *testing.T) {
 }
 
 func TestEveryStepOfLeavingALostRaidHostMayFail(t *testing.T) {
-	everyStep(t, flow{
+	everyStep(t, leaveLost(false))
+}
+
+func TestEveryStepOfLeavingALostRaidHostWithKeysMayFail(t *testing.T) {
+	everyStep(t, leaveLost(true))
+}
+
+func leaveLost(keys bool) flow {
+	return flow{
 		nodes:   3,
+		keys:    keys,
 		prepare: func(b *bubble, id string) string { return b.Record(id).Assembly.RaidHost },
 		begin:   func(b *bubble, _, lost string) { b.kill(lost) },
 		meanwhile: func(b *bubble, id, lost string) {
@@ -187,7 +201,7 @@ func TestEveryStepOfLeavingALostRaidHostMayFail(t *testing.T) {
 				b.restart(lost)
 			}
 		},
-	})
+	}
 }
 
 // The process comes back at once, without its raid.

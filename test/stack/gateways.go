@@ -2,13 +2,18 @@ package stack
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"os"
 
 	"sigs.k8s.io/yaml"
 
 	"github.com/holdfast-csi/holdfast/driver"
 	"github.com/holdfast-csi/holdfast/test/vm"
 )
+
+// Key is the name of the secret that volumes of a stack with processes may ask for, as replicaKey and as hostKey.
+const Key = "main"
 
 // StartGateways starts the targets, and on this machine the gateways before them, and nothing that uses them: the driver runs elsewhere. The
 // tests must run in a network namespace that has Address; see Main. The certificates are tls.crt, tls.key and ca.crt in Dir.
@@ -32,6 +37,9 @@ func (s *Stack) build(ctx context.Context) error {
 	if err := makeCertificates(s.Dir); err != nil {
 		return err
 	}
+	if err := os.WriteFile(s.path("secret"), []byte(rand.Text()+rand.Text()), 0o600); err != nil {
+		return err
+	}
 	return vm.Build(ctx, s.Binary(), "github.com/holdfast-csi/holdfast/cmd/holdfast")
 }
 
@@ -45,7 +53,7 @@ func (s *Stack) startGateways(context.Context) error {
 		}
 		g := &gateway{port: port}
 		g.Process = s.NewProcess("gateway-"+t.Name, s.Binary(), "gateway", "--listen", fmt.Sprintf("%s:%d", s.ip, port), "--socket", t.Socket,
-			"--cert", s.path("tls.crt"), "--key", s.path("tls.key"), "--ca", s.path("ca.crt"))
+			"--cert", s.path("tls.crt"), "--key", s.path("tls.key"), "--ca", s.path("ca.crt"), "--key-dir", s.path("keys-"+t.Name))
 		s.gateways = append(s.gateways, g)
 		t.rpc = g.Freeze
 		if err := g.Start(); err != nil {
@@ -65,10 +73,11 @@ func (s *Stack) Nodes() []driver.NodeConfig {
 	return nodes
 }
 
-// config is the configuration of a process that has its certificates in tlsDir.
-func (s *Stack) config(tlsDir string) (*driver.Config, []byte, error) {
+// config is the configuration of a process that has its certificates and the secret in dir.
+func (s *Stack) config(dir string) (*driver.Config, []byte, error) {
 	c := &driver.Config{
-		Nodes: s.Nodes(), ThinOvercommit: 4, TLS: driver.TLSConfig{Cert: tlsDir + "/tls.crt", Key: tlsDir + "/tls.key", CA: tlsDir + "/ca.crt"},
+		Nodes: s.Nodes(), ThinOvercommit: 4, TLS: driver.TLSConfig{Cert: dir + "/tls.crt", Key: dir + "/tls.key", CA: dir + "/ca.crt"},
+		ReplicaKeys: map[string]string{Key: dir + "/secret"},
 	}
 	body, err := yaml.Marshal(c)
 	return c, body, err

@@ -27,6 +27,13 @@ func (s *Stack) Inventory(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
+		keys, err := spdk.KeyringGetKeys(ctx, t)
+		if err != nil {
+			return "", err
+		}
+		for _, k := range keys {
+			all = append(all, t.Name+" key "+k.Name)
+		}
 	}
 	return strings.Join(all, "\n"), nil
 }

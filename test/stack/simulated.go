@@ -19,6 +19,9 @@ const (
 	slowBy = 100 * time.Millisecond
 )
 
+// groups are what is authenticated with: the arithmetic of the larger ones takes a kernel in software emulation seconds.
+var groups = []string{"ffdhe2048"}
+
 // simulated is a target of package sim.
 type simulated struct {
 	node    *sim.Node
@@ -46,8 +49,9 @@ func (s *Stack) simulate() error {
 			Name: name, Socket: s.path(name + ".sock"), Network: network, Pools: []sim.PoolConfig{{Name: pool, SizeBytes: s.options.PoolBytes}},
 			NVMeOptions: map[string]any{
 				"action_on_timeout": "reset", "timeout_us": v.Node.IOTimeout.Microseconds(), "timeout_admin_us": v.Node.AdminTimeout.Microseconds(),
-				"keep_alive_timeout_ms": v.Node.KeepAlive.Milliseconds(), "transport_ack_timeout": v.Node.TransportAck,
+				"keep_alive_timeout_ms": v.Node.KeepAlive.Milliseconds(), "transport_ack_timeout": v.Node.TransportAck, "dhchap_dhgroups": groups,
 			},
+			NVMf:      map[string]any{"dhchap_dhgroups": groups},
 			Transport: map[string]any{"kas": v.Node.KAS, "min_kato": v.Node.MinKATO.Milliseconds()},
 			Logger:    logger,
 		})

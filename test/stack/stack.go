@@ -20,6 +20,7 @@ import (
 	"github.com/holdfast-csi/holdfast/driver"
 	"github.com/holdfast-csi/holdfast/spdk/timeouts"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
+	"github.com/holdfast-csi/holdfast/test/vm"
 	"github.com/holdfast-csi/holdfast/test/vm/load"
 )
 
@@ -37,6 +38,8 @@ type Options struct {
 	ReplicaStall time.Duration
 	// PoolBytes is the size of each simulated disk, default 8 GiB; only what is written takes up memory.
 	PoolBytes int64
+	// Kernel is that of the virtual machine, if there is one.
+	Kernel vm.Kernel
 	// Logs is a directory for the log of each of the driver's processes; "" leaves them on standard error.
 	Logs string
 }

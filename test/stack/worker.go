@@ -23,6 +23,9 @@ const (
 	guestConfig = "/etc/holdfast"
 )
 
+// SecretFile is the guest's file with what keys derive from, which the node service reads when it starts.
+const SecretFile = guestConfig + "/secret"
+
 // NodeState is the directory in the guest where the node service keeps what it has attached.
 const NodeState = "/var/lib/holdfast/node"
 
@@ -56,7 +59,7 @@ func (v *VM) StartWorker(ctx context.Context, name string) (*Worker, error) {
 
 func (w *Worker) boot(ctx context.Context) error {
 	var err error
-	if w.Machine, err = vm.Start(ctx, vm.Config{MemoryMiB: 768, Files: map[string]string{guestBinary: w.vm.Binary()}}); err != nil {
+	if w.Machine, err = vm.Start(ctx, vm.Config{Kernel: w.vm.options.Kernel, MemoryMiB: 768, Files: map[string]string{guestBinary: w.vm.Binary()}}); err != nil {
 		return err
 	}
 	w.vm.onClose(func() { _ = w.PowerOff() })
@@ -65,7 +68,7 @@ func (w *Worker) boot(ctx context.Context) error {
 		return err
 	}
 	files := map[string][]byte{guestConfig + "/config.yaml": body, "/etc/machine-id": []byte(w.Name + "\n")}
-	for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
+	for _, name := range []string{"tls.crt", "tls.key", "ca.crt", "secret"} {
 		if files[guestConfig+"/"+name], err = os.ReadFile(w.vm.path(name)); err != nil {
 			return err
 		}

@@ -16,11 +16,7 @@ import (
 	"strings"
 )
 
-const (
-	qemu = "qemu-system-x86_64"
-
-	kernelPackage = "linux-image-cloud-amd64" // a meta package; it names the kernel
-)
+const qemu = "qemu-system-x86_64"
 
 // toolPackages hold programs; libraries come with their dependencies.
 var toolPackages = []string{"e2fsprogs", "xfsprogs", "util-linux", "mount", "cryptsetup-bin", "dmsetup", "busybox-static"}
@@ -58,7 +54,7 @@ func ModuleRoot() (string, error) {
 	}
 }
 
-// Prepare makes what Start needs: QEMU, a kernel, and an image with modules and
+// Prepare makes what Start needs: QEMU, the kernels, and images with modules and
 // tools. It uses Debian's packages through apt, keeps them in CacheDir, and says
 // on log what it does. Prepared before, it only checks.
 func Prepare(ctx context.Context, log io.Writer) error {
@@ -66,17 +62,19 @@ func Prepare(ctx context.Context, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	p := preparation{ctx: ctx, log: log, cache: cache}
-	if err := p.qemu(); err != nil {
+	if err := (preparation{ctx: ctx, log: log}).qemu(); err != nil {
 		return err
 	}
-	if p.done() {
-		p.say("%s is prepared", cache)
-		return nil
-	}
-	for _, step := range []func() error{p.unpack, p.kernel, p.image} {
-		if err := step(); err != nil {
-			return err
+	for _, k := range []Kernel{Stock, Authenticating} {
+		p := preparation{ctx: ctx, log: log, cache: k.dir(cache), of: k}
+		if p.done() {
+			p.say("%s is prepared", p.cache)
+			continue
+		}
+		for _, step := range []func() error{p.unpack, p.modules, p.kernel, p.image} {
+			if err := step(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -112,10 +110,12 @@ func ModulesDir() (string, error) {
 	return dirs[0], nil
 }
 
+// preparation is that of one kernel.
 type preparation struct {
 	ctx   context.Context
 	log   io.Writer
 	cache string
+	of    Kernel
 }
 
 func (p preparation) say(format string, args ...any) { fmt.Fprintf(p.log, format+"\n", args...) }
@@ -213,10 +213,10 @@ func (p preparation) unpack() error {
 	return nil
 }
 
-// packages names the kernel's package and the tools' with all dependencies.
+// packages names the kernel's package and, for the stock kernel, the tools' with all dependencies.
 func (p preparation) packages() ([]string, error) {
 	only := []string{"--no-pre-depends", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances"}
-	out, err := p.command("", "apt-cache", append(append([]string{"depends"}, only...), kernelPackage)...)
+	out, err := p.command("", "apt-cache", append(append([]string{"depends"}, only...), p.of.metaPackage())...)
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +227,10 @@ func (p preparation) packages() ([]string, error) {
 		}
 	}
 	if len(names) != 1 {
-		return nil, fmt.Errorf("%s should depend on one kernel: %q", kernelPackage, out)
+		return nil, fmt.Errorf("%s should depend on one kernel: %q", p.of.metaPackage(), out)
+	}
+	if p.of != Stock {
+		return names, nil
 	}
 	out, err = p.command("", "apt-cache", append(append([]string{"depends", "--recurse"}, only[1:]...), toolPackages...)...)
 	if err != nil {
@@ -291,8 +294,10 @@ func (p preparation) image() (err error) {
 		}
 	}()
 	a := newArchive(f)
-	if err := addUserland(p.rootDir(), a); err != nil {
-		return err
+	if p.of == Stock {
+		if err := addUserland(p.rootDir(), a); err != nil {
+			return err
+		}
 	}
 	modules, err := readModules(p.rootDir())
 	if err != nil {

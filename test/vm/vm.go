@@ -35,6 +35,7 @@ var ErrNotPrepared = errors.New("the test VM's files are missing: run `go run ./
 
 // Config says what machine to boot. The zero value boots one.
 type Config struct {
+	Kernel     Kernel            // default Stock
 	CPUs       int               // default 2
 	MemoryMiB  int               // default 512
 	KernelArgs []string          // more for the kernel's command line, e.g. nvme_core.multipath=N
@@ -79,8 +80,10 @@ func Start(ctx context.Context, c Config) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(imageFile(cache)); err != nil {
-		return nil, fmt.Errorf("%w (%w)", ErrNotPrepared, err)
+	for _, image := range c.Kernel.images(cache) {
+		if _, err := os.Stat(image); err != nil {
+			return nil, fmt.Errorf("%w (%w)", ErrNotPrepared, err)
+		}
 	}
 	dir, err := os.MkdirTemp("", "holdfast-vm-")
 	if err != nil {
@@ -96,7 +99,7 @@ func Start(ctx context.Context, c Config) (*VM, error) {
 
 func (v *VM) boot(ctx context.Context, c Config, cache string) error {
 	image := filepath.Join(v.dir, "initramfs")
-	if err := v.writeImage(ctx, image, cache, c.Files); err != nil {
+	if err := v.writeImage(ctx, image, c.Kernel.images(cache), c.Files); err != nil {
 		return err
 	}
 	var err error
@@ -120,7 +123,7 @@ func (v *VM) boot(ctx context.Context, c Config, cache string) error {
 		"-serial", "file:"+v.consoleFile(),
 		"-netdev", c.netdev(), "-device", "virtio-net-pci,netdev=n0,romfile=",
 		"-device", "virtio-rng-pci",
-		"-kernel", kernelFile(cache), "-initrd", image, "-append", strings.Join(cmdline, " "),
+		"-kernel", kernelFile(c.Kernel.dir(cache)), "-initrd", image, "-append", strings.Join(cmdline, " "),
 	)
 	if c.Disk != "" {
 		args = append(args, "-drive", "if=virtio,format=raw,snapshot=on,cache=unsafe,file="+c.Disk)
@@ -157,9 +160,9 @@ func (v *VM) up(ctx context.Context) error {
 	return err
 }
 
-// writeImage puts the prepared archive and a second one, of init and c.Files,
-// into one file: the kernel unpacks both.
-func (v *VM) writeImage(ctx context.Context, image, cache string, files map[string]string) (err error) {
+// writeImage puts the prepared archives and another one, of init and c.Files,
+// into one file: the kernel unpacks all.
+func (v *VM) writeImage(ctx context.Context, image string, prepared []string, files map[string]string) (err error) {
 	initProgram := filepath.Join(v.dir, "init")
 	if err := Build(ctx, initProgram, "github.com/holdfast-csi/holdfast/test/vm/init"); err != nil {
 		return err
@@ -169,13 +172,10 @@ func (v *VM) writeImage(ctx context.Context, image, cache string, files map[stri
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	base, err := os.Open(imageFile(cache))
-	if err != nil {
-		return err
-	}
-	defer base.Close()
-	if _, err := io.Copy(f, base); err != nil {
-		return err
+	for _, from := range prepared {
+		if err := appendFile(f, from); err != nil {
+			return err
+		}
 	}
 	a := newArchive(f)
 	if err := a.file("/init", initProgram); err != nil {
@@ -187,6 +187,17 @@ func (v *VM) writeImage(ctx context.Context, image, cache string, files map[stri
 		}
 	}
 	return a.close()
+}
+
+// appendFile writes a whole file to another.
+func appendFile(to io.Writer, from string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(to, f)
+	return err
 }
 
 // Close ends the machine as a power cut would, and removes its files.

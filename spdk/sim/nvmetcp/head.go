@@ -51,6 +51,8 @@ type PathConfig struct {
 	// 0 is 10 s.
 	ConnectTimeout           time.Duration
 	HeaderDigest, DataDigest bool
+	// Auth is how the host authenticates whenever it connects (dhchap_secret, dhchap_ctrl_secret); nil is not at all.
+	Auth *HostAuth
 }
 
 func (c PathConfig) withDefaults() PathConfig {

@@ -75,7 +75,7 @@ func (p *headPath) connect(ctx context.Context) error {
 	c, err := Connect(ctx, HostConfig{
 		Addr: p.cfg.Addr, SubNQN: h.cfg.SubNQN, HostNQN: h.cfg.HostNQN, HostID: h.cfg.HostID,
 		IOQueues: p.cfg.IOQueues, QueueDepth: p.cfg.QueueDepth, KATO: p.cfg.KATO, KeepAlive: KeepAliveAsked,
-		HeaderDigest: p.cfg.HeaderDigest, DataDigest: p.cfg.DataDigest, ConnectTimeout: p.cfg.ConnectTimeout,
+		HeaderDigest: p.cfg.HeaderDigest, DataDigest: p.cfg.DataDigest, Auth: p.cfg.Auth, ConnectTimeout: p.cfg.ConnectTimeout,
 		Dial: h.cfg.Dial, Gate: h.cfg.Gate, Logger: h.log,
 	})
 	if err != nil {

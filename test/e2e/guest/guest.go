@@ -24,7 +24,10 @@ const Socket = "/run/hostd.sock"
 
 // Args are the arguments of any operation; each takes what it needs.
 type Args struct {
-	Target   nvmeof.Target
+	Target nvmeof.Target
+	// HostKey and ControllerKey are the target's: it doesn't show them in JSON.
+	HostKey, ControllerKey string
+
 	NQN      string
 	NSUUID   uuid.UUID
 	Address  string

@@ -36,6 +36,7 @@ func (s *Service) Do(call Call, result *Answer) (err error) {
 	if err := json.Unmarshal(call.Args, &args); err != nil {
 		return err
 	}
+	args.Target.HostKey, args.Target.ControllerKey = nvmeof.NewSecret(args.HostKey), nvmeof.NewSecret(args.ControllerKey)
 	op, ok := operations[call.Op]
 	if !ok {
 		return fmt.Errorf("no operation %q", call.Op)

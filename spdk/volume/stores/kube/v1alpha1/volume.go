@@ -150,6 +150,8 @@ type Parameters struct {
 	TrimInterval *metav1.Duration `json:"trimInterval,omitempty"`
 	// ReplicaKey names the key that the replicas and the raid hosts authenticate to each other with.
 	ReplicaKey string `json:"replicaKey,omitempty"`
+	// HostKey names the key that the volume's target and its hosts authenticate to each other with.
+	HostKey string `json:"hostKey,omitempty"`
 	// Limits bound the hosts' I/O.
 	Limits *Limits `json:"limits,omitempty"`
 }
