@@ -166,6 +166,9 @@ func (w *watcher) leave(ctx context.Context, s *switching) error {
 	if s.l.asked && !s.l.told {
 		w.lastSeen(ctx, s)
 	}
+	if len(s.legs) == 0 {
+		return w.hear(ctx, s)
+	}
 	return nil
 }
 
@@ -279,19 +282,15 @@ func (w *watcher) leavePaths(ctx context.Context, s *switching) (proven bool, er
 // lastSeen leaves out the legs that the former raid host had no longer when this machine had left it, if it can be asked: what it ejected
 // after the last look is not good. One that has no leg any more is cut off already, and tells nothing.
 func (w *watcher) lastSeen(ctx context.Context, s *switching) {
-	served := slices.DeleteFunc(slices.Clone(s.v.Retired), func(a volume.Assembly) bool { return a.Held })
-	if len(served) == 0 {
-		return
-	}
-	former := served[len(served)-1]
-	if slices.Contains(w.down(), former.RaidHost) {
+	former := lastServed(s.v)
+	if former == nil || slices.Contains(w.down(), former.RaidHost) {
 		return
 	}
 	health, err := w.ask(ctx, former.RaidHost)
 	if err != nil {
 		return
 	}
-	seen, ok := converge.LegHealth(s.v, former, health)
+	seen, ok := converge.LegHealth(s.v, *former, health)
 	has := func(id string) bool { return seen[id].Member && seen[id].Connected }
 	if !ok || !slices.ContainsFunc(former.Legs, has) {
 		return

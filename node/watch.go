@@ -112,6 +112,8 @@ type watchedVolume struct {
 	// wholeAt is when a look began that showed all good legs connected. noticed is why the raid host is being left, until that is done.
 	wholeAt time.Time
 	noticed loss
+	// heard is what the raid host that was left tells, where no leg is surely good.
+	heard heard
 	// unreachedSince is since when this machine has had no live path to the raid host; zero if it has one.
 	unreachedSince time.Time
 	// guest is the record of a volume that is another node's, as it was read last; nil of one that is ours.

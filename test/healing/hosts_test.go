@@ -38,19 +38,25 @@ type machine struct {
 // machines adds CSI nodes to a bubble, whose operations are steps, too.
 func (b *bubble) machines(steps *cluster.Steps, names ...string) []*machine {
 	b.t.Helper()
-	b.RegisterHosts(names...)
 	var all []*machine
 	for _, name := range names {
-		m := &machine{b: b, name: name, as: sharedBlock, stop: func() {}}
-		var err error
-		m.Machine, err = userspace.New(userspace.Options{Dir: filepath.Join(b.Dir, name, "dev"), Dial: b.DialFrom(name), Fault: steps.Machine})
-		b.must(err)
-		b.t.Cleanup(m.Close)
-		b.t.Cleanup(func() { m.stop() })
-		m.start()
-		all = append(all, m)
+		all = append(all, b.machineThat(name, steps.Machine))
 	}
 	return all
+}
+
+// machineThat adds a CSI node whose machine asks fault about each of its operations.
+func (b *bubble) machineThat(name string, fault func(userspace.Op, userspace.Moment) error) *machine {
+	b.t.Helper()
+	b.RegisterHosts(name)
+	m := &machine{b: b, name: name, as: sharedBlock, stop: func() {}}
+	var err error
+	m.Machine, err = userspace.New(userspace.Options{Dir: filepath.Join(b.Dir, name, "dev"), Dial: b.DialFrom(name), Fault: fault})
+	b.must(err)
+	b.t.Cleanup(m.Close)
+	b.t.Cleanup(func() { m.stop() })
+	m.start()
+	return m
 }
 
 // start begins a life of the machine's node service.

@@ -78,10 +78,14 @@ func (v *vol) checkHope() {
 	}
 }
 
-// hasHope says whether a replica that is good on record and, if there is a raid, a member of it can be used by any raid host.
+// hasHope says whether a replica that is good on record and, if there is a raid, a member of it can be used by any raid host. The only one
+// of a volume can be used by the raid host alone (docs/limits.md, "Two failures at once").
 func (w *world) hasHope(v *volume.Volume) bool {
 	members, there := w.members(v)
 	for _, r := range v.InState(volume.ReplicaInSync) {
+		if len(copies(v)) == 1 && w.faults.areApart(r.Node, v.Assembly.RaidHost) {
+			continue
+		}
 		if !w.faults.harmed(r.Node) && (!there || slices.Contains(members, v.LegController(r)+"n1")) {
 			return true
 		}

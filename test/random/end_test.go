@@ -49,6 +49,7 @@ func (w *world) wrapUp() {
 	w.readAll()
 	w.untilSnapshots("snapshots are taken or given up", func(s *snap) bool { return s.ready && s.call == nil && !s.deleting }, false)
 	w.until("volumes heal", healing, (*vol).unhealed)
+	w.until("limits are in force", recovery, (*vol).unlimited)
 	w.readAll()
 	w.until("volumes can be unpublished", recovery, func(v *vol) string {
 		if v.reach <= created {
@@ -64,6 +65,13 @@ func (w *world) wrapUp() {
 	}
 	w.until("volumes can be deleted", recovery, func(v *vol) string { return v.towards(absent) })
 	w.untilSnapshots("snapshots can be deleted", func(*snap) bool { return false }, true)
+	// Each sweep may delete but the uppermost of snapshots that lie on each other.
+	w.await("what is left of snapshots is deleted", recovery, func() (all []string) {
+		for _, sn := range w.snapshots() {
+			all = append(all, fmt.Sprintf("%s (%s)", sn.ID, sn.Phase))
+		}
+		return all
+	})
 	w.pass(3 * sweepEvery)
 	if left := w.leftovers(); len(left) > 0 {
 		w.fail("left behind: %q", left)

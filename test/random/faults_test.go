@@ -21,7 +21,9 @@ type fault struct {
 	// knowledge of which replicas are good with it (docs/design.md, line 9), so that no second fault may come.
 	blinds bool
 	// harms: no raid host that a host can use reaches the replicas on the node.
-	harms      bool
+	harms bool
+	// apart: the nodes don't reach each other.
+	apart      [2]string
 	begin, end func()
 }
 
@@ -91,7 +93,7 @@ func (w *world) makePromises() {
 	calm := w.faults.calmFor() >= settling && time.Since(w.hiccupAt) >= settling
 	for _, v := range w.volumes {
 		v.promisedAt = time.Time{}
-		if calm && v.usable() && v.replicas > 1 && len(v.io) == 0 && !v.broken && time.Since(v.usableSince) >= settling && v.unhealed() == "" && len(v.windows) == 0 {
+		if calm && v.usable() && len(copies(v.w.store.peek(v.id()))) > 1 && len(v.io) == 0 && !v.broken && time.Since(v.usableSince) >= settling && v.unhealed() == "" && len(v.windows) == 0 {
 			v.promisedAt = time.Now()
 		}
 	}
@@ -147,6 +149,11 @@ func (fs *faults) crashed() {
 // harmed says whether the replicas on a node are out of reach.
 func (fs *faults) harmed(node string) bool {
 	return slices.ContainsFunc(fs.active, func(f *fault) bool { return f.harms && f.node == node })
+}
+
+// areApart says whether two nodes don't reach each other, although others reach both.
+func (fs *faults) areApart(a, b string) bool {
+	return slices.ContainsFunc(fs.active, func(f *fault) bool { return f.apart == [2]string{a, b} || f.apart == [2]string{b, a} })
 }
 
 // harmful is how many faults keep replicas out of reach.
@@ -223,7 +230,7 @@ func (fs *faults) apart(n *sim.Node) *fault {
 	}
 	a, b := n.Name(), other.Name()
 	return &fault{
-		what: a + " and " + b + " are apart", node: a,
+		what: a + " and " + b + " are apart", node: a, apart: [2]string{a, b},
 		begin: func() { fs.w.links.Cut(a, b, true) }, end: func() { fs.w.links.Cut(a, b, false) },
 	}
 }

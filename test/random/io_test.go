@@ -97,7 +97,11 @@ func (v *vol) collectIO() {
 // onlyCopyFails says whether the volume has one replica, on a node that fails: its disk's errors are the volume's, at once.
 func (v *vol) onlyCopyFails() bool {
 	record := v.w.store.peek(v.id())
-	return record != nil && len(record.Replicas) == 1 && v.w.faults.harmed(record.Replicas[0].Node)
+	if record == nil {
+		return false
+	}
+	only := copies(record)
+	return len(only) == 1 && v.w.faults.harmed(only[0].Node)
 }
 
 func (v *vol) finish(x *transfer, err error, took time.Duration) {

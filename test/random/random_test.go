@@ -101,6 +101,9 @@ func (v *vol) live() {
 		case v.done > absent && !v.needed() && rng.IntN(8) == 0:
 			v.expand()
 			return
+		case v.done > absent && rng.IntN(8) == 0:
+			v.modify()
+			return
 		case v.goal < inUse || rng.IntN(6) == 0:
 			v.goal = []stage{absent, created, published, staged, inUse, inUse, inUse, inUse}[rng.IntN(8)]
 		case v.done > absent && rng.IntN(3) == 0: // what is done may be asked for again

@@ -40,6 +40,8 @@ type vol struct {
 	thin, block bool
 	// sizeBytes is what it was made with, grownBytes what it was last asked to have.
 	sizeBytes, grownBytes int64
+	// mutable is what it was last asked to be modified to; replicas is the number that it was made with.
+	mutable map[string]string
 
 	goal, done, reach stage
 	deleting          bool // DeleteVolume was called: nothing else may follow
@@ -75,7 +77,7 @@ func (v *vol) draw() {
 		v.replicas = 3
 	}
 	v.sizeBytes = 8 * mib << rng.IntN(2)
-	v.grownBytes = v.sizeBytes
+	v.grownBytes, v.mutable = v.sizeBytes, nil
 	v.model, v.windows = newModel(v.name, v.incarnation, v.sizeBytes-mib), nil
 	v.drawContent()
 	v.broken, v.hopelessSince, v.excused = false, time.Time{}, false

@@ -1,0 +1,94 @@
+package node
+
+import (
+	"context"
+	"slices"
+
+	"k8s.io/klog/v2"
+
+	"github.com/holdfast-csi/holdfast/spdk/converge"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+)
+
+// heard is what a former raid host tells of its legs.
+type heard struct {
+	number uint32 // of the assembly there
+	memory map[string]volume.Steady
+}
+
+// hear has the former raid host say which of the legs in doubt are good, when no other is: it is back, and was not gone for good. Nothing is
+// sent to it any more, so that the legs that it still has, have all that it has acknowledged. As anywhere, a leg counts that has been
+// a connected member with one controller id for a whole stall budget; until then the switch is tried again.
+func (w *watcher) hear(ctx context.Context, s *switching) error {
+	former := lastServed(s.v)
+	if former == nil || slices.Contains(w.down(), former.RaidHost) || len(s.v.InState(volume.ReplicaSuspect)) == 0 {
+		return nil
+	}
+	good := w.told(ctx, s, former)
+	if len(good) == 0 {
+		return nil
+	}
+	klog.FromContext(ctx).Info("Former raid host is back and has legs that were in doubt", "volumeID", s.v.ID, "raidHost", former.RaidHost, "legs", good)
+	v, err := w.modify(ctx, s.wv, s.v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+		for _, id := range good {
+			v.SetReplicaState(id, volume.ReplicaInSync, w.clock.Now().UTC())
+		}
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	s.v, s.l.unproven = v, s.wv.believe(good)
+	s.legs = s.l.usable(v, *v.Assembly, false)
+	return nil
+}
+
+// told returns the legs in doubt that a former assembly has had for long enough, none if it can't be asked.
+func (w *watcher) told(ctx context.Context, s *switching, former *volume.Assembly) (good []string) {
+	health, err := w.ask(ctx, former.RaidHost)
+	if err != nil {
+		return nil
+	}
+	there := s.v.Clone()
+	there.Assembly = former
+	legs, ok := converge.LegHealth(there, *former, health)
+	if !ok {
+		return nil
+	}
+	changes := volume.Judge(there, legs, s.wv.hearing(former.Number), s.v.Parameters.Budgets.ReplicaStall, w.clock.Now())
+	for id, state := range changes {
+		if state == volume.ReplicaInSync && s.v.Replica(id).State == volume.ReplicaSuspect && slices.Contains(s.v.Assembly.Legs, id) {
+			good = append(good, id)
+		}
+	}
+	slices.Sort(good)
+	return good
+}
+
+// lastServed is the former assembly that served hosts last; nil if there is none on record.
+func lastServed(v *volume.Volume) *volume.Assembly {
+	for i := len(v.Retired) - 1; i >= 0; i-- {
+		if !v.Retired[i].Held {
+			return &v.Retired[i]
+		}
+	}
+	return nil
+}
+
+// hearing is the memory of what the raid host of that assembly tells.
+func (wv *watchedVolume) hearing(number uint32) map[string]volume.Steady {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	if wv.heard.number != number {
+		wv.heard = heard{number: number, memory: map[string]volume.Steady{}}
+	}
+	return wv.heard.memory
+}
+
+// believe ends the doubts about these legs, and returns those that are left.
+func (wv *watchedVolume) believe(good []string) []string {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	wv.noticed.unproven = slices.DeleteFunc(slices.Clone(wv.noticed.unproven), func(id string) bool { return slices.Contains(good, id) })
+	return wv.noticed.unproven
+}

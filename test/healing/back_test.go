@@ -1,0 +1,71 @@
+package healing
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-csi/holdfast/node/userspace"
+	"github.com/holdfast-csi/holdfast/test/cluster"
+)
+
+// A raid host that holds no replica is cut off from its legs and from its host, and is back when it is on record that it is left, but before the
+// machine has left it: it could have acknowledged a write in between, so that no leg is surely good. It says itself which are, in good time, and
+// so it does to a node service that has only just begun.
+func TestRaidHostIsBackWhileItIsLeft(t *testing.T) {
+	longTest(t)
+	for name, restart := range map[string]bool{"the node service goes on": false, "the node service is started again": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBubble(t, 4, cluster.Options{})
+				var mu sync.Mutex
+				var end func() // the cut's; nil while there is none
+				var id string
+				var failUntil time.Time
+				m := b.machineThat("left", func(op userspace.Op, at userspace.Moment) error {
+					mu.Lock()
+					defer mu.Unlock()
+					if op != userspace.OpConnectPath || at != userspace.After {
+						return nil
+					}
+					if end != nil && b.Record(id).Assembly.Held {
+						end()
+						end, failUntil = nil, time.Now().Add(3*time.Second) // long enough for its path to be live again
+					}
+					if time.Now().Before(failUntil) {
+						return errors.New("injected fault of the machine")
+					}
+					return nil
+				})
+				id = b.create("a", 3)
+				file := m.use(id)
+				l := cluster.StartLoad(b.ctx, file, 8, 2, 20*time.Millisecond)
+				b.awaitShared(id, m)
+				alone := b.without(b.Record(id))
+				b.moveTo(id, alone)
+				b.must(b.await("it has moved", func() bool { return b.Record(id).Assembly.RaidHost == alone }))
+				b.awaitShared(id, m)
+
+				mu.Lock()
+				end = b.isolate(alone, "left")
+				mu.Unlock()
+				b.must(b.await("it is left", func() bool { return b.Record(id).Assembly.Held }))
+				if restart {
+					m.stop()
+					m.start()
+				}
+				writes := l.Writes()
+				b.must(b.await("writes go on", func() bool { return l.Writes() > writes+10 || l.Err() != nil }))
+				b.must(l.Err())
+				b.awaitShared(id, m)
+				b.must(l.End())
+				m.unuse(id)
+				b.wantData(id, l)
+				b.remove(id)
+			})
+		})
+	}
+}
