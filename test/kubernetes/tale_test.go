@@ -1,7 +1,12 @@
 package kubernetes_test
 
 import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +18,7 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/condition"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 	"github.com/holdfast-csi/holdfast/spdk/volume/stores/kube/v1alpha1"
+	"github.com/holdfast-csi/holdfast/test/vm"
 )
 
 // sizeBytes is the size of the volumes.
@@ -168,6 +174,58 @@ func (s tale) operate(id string) {
 	} {
 		must(s.t, s.command(driver.NodesFromKube, words...))
 	}
+	s.useKubectl()
+}
+
+// useKubectl has the operator use kubectl holdfast. The controller's pod is there in name only, so that what is run in it fails for want of a
+// kubelet, after the API server has let it pass.
+func (s tale) useKubectl() {
+	s.t.Helper()
+	name, err := os.Hostname() // with which the lease of the controller, a process of this machine, begins
+	must(s.t, err)
+	must(s.t, s.admin.Create(s.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: namespace}}))
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: map[string]string{"app.kubernetes.io/name": "holdfast"}},
+		Spec: corev1.PodSpec{
+			AutomountServiceAccountToken: new(bool),
+			Containers:                   []corev1.Container{{Name: "holdfast", Image: "holdfast", Args: []string{"controller", "--config=/c.yaml", "--store=kube"}}},
+		},
+	}
+	must(s.t, s.admin.Create(s.t.Context(), pod))
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "holdfast"}}
+	must(s.t, s.admin.Status().Update(s.t.Context(), pod))
+	must(s.t, s.admin.Create(s.t.Context(), &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: "claim", Namespace: metav1.NamespaceDefault},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			VolumeName: "pvc-1", AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: *resource.NewQuantity(sizeBytes, resource.BinarySI)}},
+		},
+	}))
+	for _, words := range [][]string{{"status"}, {"volume", "default/claim"}, {"support-bundle", "-o", filepath.Join(s.dir, "bundle.tar.gz")}} {
+		if out, err := s.plugin(words...); err != nil {
+			s.t.Errorf("kubectl holdfast %v: %v\n%s", words, err, out)
+		}
+	}
+	if out, err := s.plugin("orphans"); err == nil || strings.Contains(out, "orbidden") {
+		s.t.Errorf("kubectl holdfast orphans: %v\n%s", err, out)
+	}
+}
+
+// plugin runs kubectl-holdfast as the operator.
+func (s tale) plugin(words ...string) (string, error) {
+	s.t.Helper()
+	binary := filepath.Join(s.dir, "kubectl-holdfast")
+	if _, err := os.Stat(binary); err != nil {
+		must(s.t, vm.Build(s.t.Context(), binary, "github.com/holdfast-csi/holdfast/cmd/kubectl-holdfast"))
+	}
+	kubectl, err := filepath.Abs("../../.cache/kubernetes")
+	must(s.t, err)
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, words...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+s.asOperator, "PATH="+kubectl+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // forgetNode ends an SPDK node for good. It takes a while until the node service has given up a standby that is there.

@@ -61,7 +61,7 @@ func OperatorPermissions() Permissions {
 			rule("coordination.k8s.io", "leases", "get"),
 			rule("", "pods", "get", "list"),
 			rule("", "pods/log", "get"),
-			rule("", "pods/exec", "create"),
+			rule("", "pods/exec", "create", "get"), // kubectl asks for a websocket first, with a GET
 		},
 	}
 }
