@@ -33,9 +33,9 @@ metadata: {name: announced}
 spec: {drivers: [{name: ` + driver.Name + `, nodeID: announced, topologyKeys: [` + volume.TopologyNode + `]}]}
 `
 
-// InstallBeside installs the driver as Install does, but for its node service, whose worker is only announced, and with its controller and provisioner as processes on this
-// machine rather than in a pod, where software emulation would be all that their times tell of. They have the arguments, the configuration and
-// the rights that the chart gives them. Capacity isn't published: its objects belong to the pod.
+// InstallBeside installs the driver as Install does, but for its node service, whose worker is only announced, and with its controller and
+// provisioner as processes on this machine rather than in a pod, where software emulation would be all that their times tell of. They have the
+// arguments, the configuration and the rights that the chart gives them. Capacity isn't published: its objects belong to the pod.
 func (c *Cluster) InstallBeside(ctx context.Context, r Release) (controller, provisioner *stack.Process, err error) {
 	ctx, cancel := context.WithTimeout(ctx, upLimit)
 	defer cancel()
