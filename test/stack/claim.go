@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
@@ -29,7 +32,8 @@ type ClaimSpec struct {
 	Content *csi.VolumeContentSource
 	// Secrets go with the calls of the node service that take some.
 	Secrets map[string]string
-	// Retry makes failed calls again, as a CO does, until the context ends.
+	// Retry makes failed calls again, as a CO does, until the context ends. With real targets those are made again in any case whose error says
+	// that it may help: the targets poll cores that the virtual machine has to do with, too.
 	Retry bool
 	// Mode is the access mode; default is a single node's writer.
 	Mode csi.VolumeCapability_AccessMode_Mode
@@ -112,7 +116,7 @@ func (c *Claim) Do(ctx context.Context, call string, f func(ctx context.Context)
 	defer cancel()
 	begin := time.Now()
 	err := f(ctx)
-	for tries := 1; err != nil && c.spec.Retry; tries++ {
+	for tries := 1; err != nil && (c.spec.Retry || !c.stack.Simulated() && passing(err)); tries++ {
 		timer := time.NewTimer(retryPause)
 		select {
 		case <-timer.C:
@@ -129,6 +133,11 @@ func (c *Claim) Do(ctx context.Context, call string, f func(ctx context.Context)
 	defer c.mu.Unlock()
 	c.took = append(c.took, fmt.Sprintf("%-28s %8.3f s", call, time.Since(begin).Seconds()))
 	return nil
+}
+
+// passing says whether a CO is told that the same call may succeed later.
+func passing(err error) bool {
+	return slices.Contains([]codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.Aborted}, status.Code(err))
 }
 
 // Took says how long each call took, a line a call.
