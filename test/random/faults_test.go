@@ -20,8 +20,12 @@ type fault struct {
 	// blinds: while it lasts, and shortly after, an ejection may not be on record yet. A raid host that is lost then takes the
 	// knowledge of which replicas are good with it (docs/design.md, line 9), so that no second fault may come.
 	blinds bool
+	// service is that of the host whose node service is down.
+	service *host
 	// harms: no raid host that a host can use reaches the replicas on the node.
 	harms bool
+	// hides: no host reaches a raid on the node.
+	hides bool
 	// apart: the nodes don't reach each other.
 	apart      [2]string
 	begin, end func()
@@ -53,13 +57,12 @@ var faultDurations = []time.Duration{300 * time.Millisecond, 2 * time.Second, 5 
 // inject has a fault begin, if one may now.
 func (fs *faults) inject() {
 	w, rng := fs.w, fs.w.rng
-	blind := slices.ContainsFunc(fs.active, func(f *fault) bool { return f.blinds })
-	if len(fs.active) >= 2 || blind || time.Now().Before(fs.quietUntil) {
+	if len(fs.active) >= 2 || fs.blind() || time.Now().Before(fs.quietUntil) {
 		return
 	}
 	n := w.sims[rng.IntN(len(w.sims))]
 	f := fs.any(n)
-	if slices.ContainsFunc(fs.active, func(o *fault) bool { return o.node == f.node || f.blinds }) {
+	if slices.ContainsFunc(fs.active, func(o *fault) bool { return o.node == f.node || fs.blinds(f) }) {
 		return
 	}
 	f.until = time.Now().Add(faultDurations[rng.IntN(len(faultDurations))])
@@ -93,10 +96,20 @@ func (w *world) makePromises() {
 	calm := w.faults.calmFor() >= settling && time.Since(w.hiccupAt) >= settling
 	for _, v := range w.volumes {
 		v.promisedAt = time.Time{}
-		if calm && v.usable() && len(copies(v.w.store.peek(v.id()))) > 1 && len(v.io) == 0 && !v.broken && time.Since(v.usableSince) >= settling && v.unhealed() == "" && len(v.windows) == 0 {
+		if calm && v.promisable() {
 			v.promisedAt = time.Now()
 		}
 	}
+}
+
+// promisable says whether all is well with a volume that is in use.
+func (v *vol) promisable() bool {
+	record := v.w.store.peek(v.id())
+	busy := slices.ContainsFunc(v.uses, func(a *attachment) bool { return a.call != nil || a.done != a.reach || len(a.io) > 0 })
+	if busy || len(v.users()) == 0 || v.broken || time.Since(v.usedSince) < settling || len(v.windows) > 0 {
+		return false
+	}
+	return len(copies(record)) > 1 && v.unhealed() == "" && len(v.absentees(record)) == 0
 }
 
 // breakPromises notes that something else happens, too.
@@ -105,6 +118,18 @@ func (w *world) breakPromises() {
 	for _, v := range w.volumes {
 		v.promisedAt = time.Time{}
 	}
+}
+
+// blinds says whether the fault, while it lasts, may keep an ejection off the record. A node service that looks after no volume puts none there.
+func (fs *faults) blinds(f *fault) bool {
+	owns := func(v *volume.Volume) bool { return f.service != nil && v.Owner == f.service.name }
+	return f.blinds || slices.ContainsFunc(fs.w.store.all(), owns)
+}
+
+// blind says whether no further fault may come.
+func (fs *faults) blind() bool {
+	return slices.ContainsFunc(fs.active, fs.blinds) ||
+		slices.ContainsFunc(fs.w.volumes, func(v *vol) bool { return time.Since(v.unwatchedAt) < settling })
 }
 
 // expire ends the faults whose time has come, or all.
@@ -117,7 +142,7 @@ func (fs *faults) expire(all bool) {
 		fs.w.trace.add("END of: %s", f.what)
 		f.end()
 		fs.active = slices.DeleteFunc(fs.active, func(o *fault) bool { return o == f })
-		if f.blinds {
+		if fs.blinds(f) {
 			fs.quietUntil = now.Add(settling)
 		}
 		fs.calmSince = now
@@ -149,6 +174,11 @@ func (fs *faults) crashed() {
 // harmed says whether the replicas on a node are out of reach.
 func (fs *faults) harmed(node string) bool {
 	return slices.ContainsFunc(fs.active, func(f *fault) bool { return f.harms && f.node == node })
+}
+
+// hidden says whether a raid on a node is out of all hosts' reach.
+func (fs *faults) hidden(node string) bool {
+	return slices.ContainsFunc(fs.active, func(f *fault) bool { return f.hides && f.node == node })
 }
 
 // areApart says whether two nodes don't reach each other, although others reach both.
@@ -190,7 +220,7 @@ func (fs *faults) any(n *sim.Node) *fault {
 }
 
 func (fs *faults) killed(n *sim.Node) *fault {
-	return &fault{what: n.Name() + " is killed", node: n.Name(), harms: true, begin: n.Kill, end: func() {
+	return &fault{what: n.Name() + " is killed", node: n.Name(), harms: true, hides: true, begin: n.Kill, end: func() {
 		if !n.Running() {
 			fs.w.must(n.Start())
 		}
@@ -199,7 +229,7 @@ func (fs *faults) killed(n *sim.Node) *fault {
 
 func (fs *faults) hung(n *sim.Node) *fault {
 	return &fault{
-		what: n.Name() + " hangs", node: n.Name(), harms: true,
+		what: n.Name() + " hangs", node: n.Name(), harms: true, hides: true,
 		begin: func() { n.Hang(true) }, end: func() { n.Hang(false) },
 	}
 }
@@ -217,7 +247,7 @@ func (fs *faults) isolated(n *sim.Node) *fault {
 		}
 	}
 	return &fault{
-		what: n.Name() + " is isolated", node: n.Name(), harms: true,
+		what: n.Name() + " is isolated", node: n.Name(), harms: true, hides: true,
 		begin: func() { cut(true) }, end: func() { cut(false) },
 	}
 }
@@ -273,7 +303,7 @@ func (fs *faults) storeAway() *fault {
 
 func (fs *faults) serviceDown() *fault {
 	h := fs.w.hosts[fs.w.rng.IntN(len(fs.w.hosts))]
-	return &fault{what: "the node service of " + h.name + " is down", node: h.name, blinds: true, begin: h.stop, end: h.start}
+	return &fault{what: "the node service of " + h.name + " is down", node: h.name, service: h, begin: h.stop, end: h.start}
 }
 
 // hiccup makes one thing fail once, now or soon, or starts a process of the driver again.
@@ -337,15 +367,8 @@ func (h *host) losePower() {
 	h.stop()
 	h.machine.Close()
 	for _, v := range h.w.volumes {
-		if v.host != h || v.reach <= published {
-			continue
-		}
-		for _, x := range v.io {
-			x.lost = true
-		}
-		v.done = min(v.done, published)
-		if h.w.rng.IntN(2) == 0 { // the CO knows that nothing of the volume is left there
-			v.reach = published
+		if a := v.on(h.name); a != nil {
+			a.losePower()
 		}
 	}
 	h.boot()

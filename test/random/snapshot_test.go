@@ -190,7 +190,7 @@ type window struct {
 func (v *vol) look() *window {
 	v.unpromise()
 	win := &window{of: v, incarnation: v.incarnation, image: v.model.copy(v.model.version)}
-	for _, x := range v.io {
+	for _, x := range v.io() {
 		if x.write {
 			win.note(x)
 		}

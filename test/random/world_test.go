@@ -118,7 +118,9 @@ func newWorld(t *testing.T, seed uint64, tr *trace) *world {
 	}
 	w.startController()
 	for i := range volumeCount {
-		w.volumes = append(w.volumes, &vol{client: client{w: w, name: fmt.Sprintf("v%d", i+1)}, history: map[int][]*transfer{}})
+		v := &vol{client: client{w: w, name: fmt.Sprintf("v%d", i+1)}, history: map[int][]*transfer{}}
+		v.share(false)
+		w.volumes = append(w.volumes, v)
 	}
 	return w
 }
@@ -235,6 +237,12 @@ func (h *host) setDown(down bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.down = down
+}
+
+func (h *host) isDown() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.down
 }
 
 // fault is asked by the machine.
