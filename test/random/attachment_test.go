@@ -185,6 +185,9 @@ func (a *attachment) losePower() {
 	if a.v.w.rng.IntN(2) == 0 { // the CO knows that nothing of the volume is left there
 		a.reach = published
 	}
+	if record := a.v.w.store.peek(a.v.id()); len(a.v.users()) == 0 || record.Assembly == nil || !a.v.runs(record) {
+		a.v.unpromise() // else the I/O of other machines goes on
+	}
 }
 
 func (a *attachment) settleDoubts() {

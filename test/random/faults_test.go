@@ -60,9 +60,8 @@ func (fs *faults) inject() {
 	if len(fs.active) >= 2 || fs.blind() || time.Now().Before(fs.quietUntil) {
 		return
 	}
-	n := w.sims[rng.IntN(len(w.sims))]
-	f := fs.any(n)
-	if slices.ContainsFunc(fs.active, func(o *fault) bool { return o.node == f.node || fs.blinds(f) }) {
+	f := fs.any(w.victim())
+	if slices.ContainsFunc(fs.active, func(o *fault) bool { return o.node == f.node || o.service != nil && o.service == f.service || fs.blinds(f) }) {
 		return
 	}
 	f.until = time.Now().Add(faultDurations[rng.IntN(len(faultDurations))])
@@ -77,6 +76,15 @@ func (fs *faults) inject() {
 	if rng.IntN(2) == 0 {
 		w.seePromisesKept()
 	}
+}
+
+// victim draws a node, half of the time one that runs a volume in use.
+func (w *world) victim() *sim.Node {
+	n, v := w.sims[w.rng.IntN(len(w.sims))], w.volumes[w.rng.IntN(len(w.volumes))]
+	if record := w.store.peek(v.id()); len(v.users()) > 0 && record.Assembly != nil && w.rng.IntN(2) == 0 {
+		return w.sim(record.Assembly.RaidHost)
+	}
+	return n
 }
 
 // seePromisesKept uses the volumes that are to go on, and leaves all else alone for as long as that may take.
@@ -199,7 +207,7 @@ func (fs *faults) harmful() int {
 
 // any returns one of the faults that there are.
 func (fs *faults) any(n *sim.Node) *fault {
-	switch fs.w.rng.IntN(12) {
+	switch fs.w.rng.IntN(14) {
 	case 0, 1:
 		return fs.killed(n)
 	case 2, 3:
@@ -214,6 +222,8 @@ func (fs *faults) any(n *sim.Node) *fault {
 		return fs.cutOff(n)
 	case 10:
 		return fs.storeAway()
+	case 11, 12:
+		return fs.machineLost(n)
 	default:
 		return fs.serviceDown()
 	}
@@ -225,6 +235,19 @@ func (fs *faults) killed(n *sim.Node) *fault {
 			fs.w.must(n.Start())
 		}
 	}}
+}
+
+// machineLost has a machine without power that is both SPDK node and host. Other nodes are just killed.
+func (fs *faults) machineLost(n *sim.Node) *fault {
+	f, i := fs.killed(n), slices.IndexFunc(fs.w.hosts, func(h *host) bool { return h.name == hostOf[n.Name()] })
+	if i < 0 {
+		return f
+	}
+	h, start := fs.w.hosts[i], f.end
+	f.what, f.service = "the machine of "+n.Name()+" and "+h.name+" is lost", h
+	f.begin = func() { n.Kill(); h.losePower() }
+	f.end = func() { start(); h.boot() }
+	return f
 }
 
 func (fs *faults) hung(n *sim.Node) *fault {
@@ -320,11 +343,12 @@ func (w *world) hiccup() {
 		w.controller.end()
 		w.startController()
 	case 1:
-		if slices.ContainsFunc(w.faults.active, func(f *fault) bool { return f.node == h.name }) {
+		if slices.ContainsFunc(w.faults.active, func(f *fault) bool { return f.service == h }) {
 			return
 		}
 		if w.rng.IntN(3) == 0 {
 			h.losePower()
+			h.boot()
 			return
 		}
 		w.trace.add("the node service of %s is started again", h.name)
@@ -361,7 +385,7 @@ func (w *world) move(v *vol, to string) {
 	}
 }
 
-// losePower has a machine start anew: nothing is attached or mounted any more, and what was under way is in doubt.
+// losePower ends a machine: nothing is attached or mounted any more, and what was under way is in doubt.
 func (h *host) losePower() {
 	h.w.trace.add("%s loses power", h.name)
 	h.stop()
@@ -371,5 +395,4 @@ func (h *host) losePower() {
 			a.losePower()
 		}
 	}
-	h.boot()
 }

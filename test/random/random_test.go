@@ -3,6 +3,7 @@ package random_test
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -88,10 +89,17 @@ func (v *vol) work() {
 	v.w.pass([]time.Duration{0, 0, 0, 0, 100 * time.Millisecond, 2 * time.Second}[rng.IntN(6)])
 }
 
-// live takes a volume, or its use by one machine, one call further on its way with the CO.
+// live takes a volume, or its use by machines, one call further on its way with the CO.
 func (v *vol) live() {
-	rng := v.w.rng
-	a := v.uses[rng.IntN(len(v.uses))]
+	uses := slices.Clone(v.uses)
+	v.w.rng.Shuffle(len(uses), func(i, j int) { uses[i], uses[j] = uses[j], uses[i] })
+	for _, a := range uses {
+		a.live()
+	}
+}
+
+func (a *attachment) live() {
+	v, rng := a.v, a.v.w.rng
 	if v.call != nil || a.call != nil {
 		return
 	}

@@ -85,7 +85,7 @@ func (v *vol) draw() {
 	v.grownBytes, v.mutable = v.sizeBytes, nil
 	v.model, v.windows = newModel(v.name, v.incarnation, v.sizeBytes-mib), nil
 	v.drawContent()
-	v.share(v.block && rng.IntN(2) == 0)
+	v.share(v.block && rng.IntN(3) > 0)
 	v.broken, v.hopelessSince, v.excused = false, time.Time{}, false
 }
 
