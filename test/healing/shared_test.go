@@ -219,6 +219,33 @@ func TestOwnersMachineIsLost(t *testing.T) {
 	}
 }
 
+// The owner's machine is lost while another node has the volume published and not staged. Who stages it first looks after it.
+func TestHeirThatHasNotStagedAVolumeGivesWay(t *testing.T) {
+	longTest(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, 3, cluster.Options{})
+		all := b.machines(nil, "left", "right", "next")
+		owner, heir, next := all[0], all[1], all[2]
+		id := b.create("shared", 3)
+		owner.use(id)
+		b.must(heir.publish(id))
+		owner.stop()
+		owner.Close()
+		b.must(b.again(func() error { return owner.unpublish(id) }))
+		if name := b.Record(id).Owner; name != heir.name {
+			t.Fatalf("node %q owns it", name)
+		}
+		next.use(id)
+		b.awaitShared(id, next)
+		b.must(b.again(func() error { return heir.stage(id) }))
+		b.awaitShared(id, next, heir)
+		next.unuse(id)
+		b.awaitShared(id, heir)
+		heir.unuse(id)
+		b.remove(id)
+	})
+}
+
 // A guest that is detached by force is off the volume although its machine goes on.
 func TestGuestIsDetachedByForce(t *testing.T) {
 	longTest(t)
