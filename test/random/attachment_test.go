@@ -44,7 +44,8 @@ func (a *attachment) at(h *host) { a.host, a.name = h, a.v.name+" on "+h.name }
 
 // users are the uses through which I/O may begin.
 func (v *vol) users() []*attachment {
-	return slices.DeleteFunc(slices.Clone(v.uses), func(a *attachment) bool { return !a.is(inUse) || a.call != nil || v.call != nil })
+	known := v.secret == "" || v.head != nil
+	return slices.DeleteFunc(slices.Clone(v.uses), func(a *attachment) bool { return !known || !a.is(inUse) || a.call != nil || v.call != nil })
 }
 
 // unused says whether no machine has anything of the volume, as far as the CO knows, and nothing is uncertain.
@@ -124,6 +125,10 @@ func (a *attachment) climb(to stage) {
 	if to == published && a.reach < published && len(a.v.uses) == 1 {
 		a.at(w.hosts[w.rng.IntN(len(w.hosts))])
 	}
+	if to == staged && a.is(published) && a.v.hasHeader() && w.rng.IntN(6) == 0 {
+		a.stageWrongly()
+		return
+	}
 	a.reach = max(a.reach, to)
 	settle := func(err error) {
 		if err != nil {
@@ -138,7 +143,7 @@ func (a *attachment) climb(to stage) {
 	case published:
 		a.begin("publish", w.controller.process, a.publish, settle)
 	case staged:
-		a.begin("stage", a.host.process, a.stage, settle)
+		a.begin("stage", a.host.process, a.stageWith(a.v.secret), settle)
 	case inUse:
 		a.begin("node-publish", a.host.process, a.nodePublish, settle)
 	}
@@ -224,11 +229,23 @@ func (a *attachment) publish(ctx context.Context) error {
 	return err
 }
 
-func (a *attachment) stage(ctx context.Context) error {
-	_, err := a.host.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
-		VolumeId: a.v.id(), StagingTargetPath: a.staging(), VolumeCapability: a.v.capability(),
+func (a *attachment) stageWith(secret string) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := a.host.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
+			VolumeId: a.v.id(), StagingTargetPath: a.staging(), VolumeCapability: a.v.capability(), Secrets: secrets(secret),
+		})
+		return err
+	}
+}
+
+// stageWrongly tries to stage an encrypted volume with a wrong passphrase, which must fail and do no harm.
+func (a *attachment) stageWrongly() {
+	a.reach = staged
+	a.begin("stage with a wrong passphrase", a.host.process, a.stageWith("wrong"), func(err error) {
+		if err == nil {
+			a.v.w.fail("%s: it was staged with a wrong passphrase", a)
+		}
 	})
-	return err
 }
 
 func (a *attachment) nodePublish(ctx context.Context) error {
@@ -239,7 +256,7 @@ func (a *attachment) nodePublish(ctx context.Context) error {
 }
 
 func (a *attachment) nodeExpand(ctx context.Context) error {
-	_, err := a.host.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{VolumeId: a.v.id(), VolumePath: a.staging(), VolumeCapability: a.v.capability()})
+	_, err := a.host.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{VolumeId: a.v.id(), VolumePath: a.staging(), VolumeCapability: a.v.capability(), Secrets: secrets(a.v.secret)})
 	return err
 }
 

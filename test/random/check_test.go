@@ -30,6 +30,7 @@ func (w *world) check() {
 	w.checkHope()
 	for _, v := range w.volumes {
 		v.collect()
+		v.learnHead()
 		for _, a := range v.uses {
 			a.collect()
 			a.collectIO()
@@ -68,6 +69,9 @@ func (v *vol) checkHope() {
 	if record == nil || record.Assembly == nil || v.highest() < published {
 		v.hopelessSince = time.Time{}
 		return
+	}
+	if len(record.InState(volume.ReplicaInSync)) == 0 && v.w.faults.harmful() > 1 {
+		v.excused = true // two legs that fail at once are both in doubt, though one of them has everything
 	}
 	switch {
 	case v.w.hasHope(record):

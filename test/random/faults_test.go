@@ -61,7 +61,9 @@ func (fs *faults) inject() {
 		return
 	}
 	f := fs.any(w.victim())
-	if slices.ContainsFunc(fs.active, func(o *fault) bool { return o.node == f.node || o.service != nil && o.service == f.service || fs.blinds(f) }) {
+	if slices.ContainsFunc(fs.active, func(o *fault) bool {
+		return o.node == f.node || o.service != nil && o.service == f.service || fs.blinds(f)
+	}) {
 		return
 	}
 	f.until = time.Now().Add(faultDurations[rng.IntN(len(faultDurations))])

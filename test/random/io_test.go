@@ -123,6 +123,7 @@ func (a *attachment) finish(x *transfer, err error, took time.Duration) {
 		return
 	}
 	if err == nil {
+		v.unwritten(x.content, x.extent)
 		if err := m.read(x.extent, x.content); err != nil {
 			v.w.fail("%s: an acknowledged write is lost: %v", a, err)
 		}

@@ -44,6 +44,9 @@ type vol struct {
 
 	replicas    int
 	thin, block bool
+	// secret is the passphrase of one that is encrypted, head the beginning of its header; nil is not known yet.
+	secret string
+	head   []byte
 	// sizeBytes is what it was made with, grownBytes what it was last asked to have.
 	sizeBytes, grownBytes int64
 	// mutable is what it was last asked to be modified to; replicas is the number that it was made with.
@@ -84,8 +87,12 @@ func (v *vol) draw() {
 	v.sizeBytes = 8 * mib << rng.IntN(2)
 	v.grownBytes, v.mutable = v.sizeBytes, nil
 	v.model, v.windows = newModel(v.name, v.incarnation, v.sizeBytes-mib), nil
+	v.secret, v.head = "", nil
+	if rng.IntN(4) == 0 {
+		v.secret = fmt.Sprintf("secret of %s/%d", v.name, v.incarnation)
+	}
 	v.drawContent()
-	v.share(v.block && rng.IntN(3) > 0)
+	v.share(v.block && v.secret == "" && rng.IntN(3) > 0)
 	v.broken, v.hopelessSince, v.excused = false, time.Time{}, false
 }
 
@@ -99,8 +106,13 @@ func (v *vol) stranded() bool {
 }
 
 func (v *vol) parameters() map[string]string {
+	encryption := volume.EncryptionNone
+	if v.secret != "" {
+		encryption = volume.EncryptionLUKS2
+	}
 	return map[string]string{
-		volume.ParamReplicas: strconv.Itoa(v.replicas), volume.ParamThin: strconv.FormatBool(v.thin),
+		volume.ParamEncryption: string(encryption),
+		volume.ParamReplicas:   strconv.Itoa(v.replicas), volume.ParamThin: strconv.FormatBool(v.thin),
 		volume.ParamReplicaStallBudget: budgets.ReplicaStall.String(), volume.ParamTargetLossBudget: budgets.TargetLoss.String(),
 	}
 }
@@ -154,7 +166,7 @@ func (v *vol) climb() {
 		v.draw()
 	}
 	v.reach = created
-	what := fmt.Sprintf("create with %d replicas, thin: %t, block: %t, nodes: %d, %d MiB", v.replicas, v.thin, v.block, len(v.uses), v.sizeBytes/mib)
+	what := fmt.Sprintf("create with %d replicas, thin: %t, block: %t, encrypted: %t, nodes: %d, %d MiB", v.replicas, v.thin, v.block, v.secret != "", len(v.uses), v.sizeBytes/mib)
 	v.begin(v.made()+what, v.w.controller.process, v.create, func(err error) {
 		if err == nil && v.done < created {
 			v.wasMade()

@@ -321,6 +321,9 @@ func (w *world) leftovers() []string {
 		for _, nqn := range h.machine.Attached() {
 			left = append(left, h.name+" has attached "+nqn)
 		}
+		for _, mapping := range h.machine.Mappings() {
+			left = append(left, h.name+" has open "+mapping)
+		}
 		for _, m := range h.machine.All() {
 			left = append(left, h.name+" has mounted "+m.Target)
 		}
