@@ -76,6 +76,11 @@ func (v *vol) io() (all []*transfer) {
 	return all
 }
 
+// writes says whether a write of the machine is under way.
+func (a *attachment) writes() bool {
+	return slices.ContainsFunc(a.io, func(x *transfer) bool { return x.write })
+}
+
 // aim sets the goal of the use; absent is that of the volume with all its uses.
 func (a *attachment) aim(goal stage) {
 	if goal == absent {
@@ -182,6 +187,9 @@ func (a *attachment) descend() {
 func (a *attachment) losePower() {
 	if a.reach <= published {
 		return
+	}
+	if a.writes() {
+		a.v.tornUntil = time.Now().Add(promise)
 	}
 	for _, x := range a.io {
 		x.lost = true

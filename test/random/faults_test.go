@@ -139,7 +139,9 @@ func (fs *faults) blinds(f *fault) bool {
 // blind says whether no further fault may come.
 func (fs *faults) blind() bool {
 	return slices.ContainsFunc(fs.active, fs.blinds) ||
-		slices.ContainsFunc(fs.w.volumes, func(v *vol) bool { return time.Since(v.unwatchedAt) < settling })
+		slices.ContainsFunc(fs.w.volumes, func(v *vol) bool {
+			return time.Since(v.unwatchedAt) < settling || time.Now().Before(v.tornUntil)
+		})
 }
 
 // expire ends the faults whose time has come, or all.
@@ -242,7 +244,7 @@ func (fs *faults) killed(n *sim.Node) *fault {
 // machineLost has a machine without power that is both SPDK node and host. Other nodes are just killed.
 func (fs *faults) machineLost(n *sim.Node) *fault {
 	f, i := fs.killed(n), slices.IndexFunc(fs.w.hosts, func(h *host) bool { return h.name == hostOf[n.Name()] })
-	if i < 0 {
+	if i < 0 || !fs.w.hosts[i].mayLosePower(n.Name()) {
 		return f
 	}
 	h, start := fs.w.hosts[i], f.end
@@ -348,7 +350,7 @@ func (w *world) hiccup() {
 		if slices.ContainsFunc(w.faults.active, func(f *fault) bool { return f.service == h }) {
 			return
 		}
-		if w.rng.IntN(3) == 0 {
+		if w.rng.IntN(3) == 0 && h.mayLosePower("") {
 			h.losePower()
 			h.boot()
 			return
@@ -385,6 +387,15 @@ func (w *world) move(v *vol, to string) {
 	if err != nil {
 		w.trace.add("%s can't be moved: %v", v, err)
 	}
+}
+
+// mayLosePower says whether a machine may be lost, with an SPDK node or, for "", alone. With a write under way it may not together with the
+// volume's raid host: replicas may differ then (docs/limits.md, "A machine and its volume's raid host").
+func (h *host) mayLosePower(with string) bool {
+	return !slices.ContainsFunc(h.w.volumes, func(v *vol) bool {
+		record, a := h.w.store.peek(v.id()), v.on(h.name)
+		return a != nil && a.writes() && (record.Assembly == nil || record.Assembly.RaidHost == with || !v.runs(record))
+	})
 }
 
 // losePower ends a machine: nothing is attached or mounted any more, and what was under way is in doubt.
