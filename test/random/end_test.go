@@ -50,6 +50,7 @@ func (w *world) wrapUp() {
 	w.untilSnapshots("snapshots are taken or given up", func(s *snap) bool { return s.ready && s.call == nil && !s.deleting }, false)
 	w.until("volumes heal", healing, (*vol).unhealed)
 	w.until("limits are in force", recovery, (*vol).unlimited)
+	w.until("devices have grown", recovery, (*vol).small)
 	w.readAll()
 	w.until("volumes can be unpublished", recovery, func(v *vol) string {
 		if v.reach == absent {
@@ -166,6 +167,21 @@ func (w *world) readAll() {
 		}
 	}
 	w.until("everything can be read", recovery, func(v *vol) string { return v.pending() })
+}
+
+// small says which machine has a raw block volume smaller than it is. An encrypted one grows with a call that has its passphrase.
+func (v *vol) small() string {
+	if !v.block || v.secret != "" {
+		return ""
+	}
+	for _, a := range v.users() {
+		f, err := a.host.machine.Open(a.target())
+		v.w.must(err)
+		if has, want := f.SizeBytes(), v.w.store.peek(v.id()).SizeBytes; has != want {
+			return fmt.Sprintf("%s has %d bytes of %d", a.host.name, has, want)
+		}
+	}
+	return ""
 }
 
 // unhealed says which replicas of a volume are not good, and what else is unfinished.

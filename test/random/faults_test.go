@@ -89,47 +89,6 @@ func (w *world) victim() *sim.Node {
 	return n
 }
 
-// seePromisesKept uses the volumes that are to go on, and leaves all else alone for as long as that may take.
-func (w *world) seePromisesKept() {
-	w.pass([]time.Duration{0, 0, 1500 * time.Millisecond, 3 * time.Second}[w.rng.IntN(4)]) // a volume that isn't used notices less
-	for _, v := range w.volumes {
-		if v.promised() {
-			v.work()
-		}
-	}
-	w.check()
-	w.pass(promise + time.Second)
-}
-
-// makePromises notes which volumes are to go on without a long wait if one thing goes wrong now, and nothing else before it is over.
-func (w *world) makePromises() {
-	calm := w.faults.calmFor() >= settling && time.Since(w.hiccupAt) >= settling
-	for _, v := range w.volumes {
-		v.promisedAt = time.Time{}
-		if calm && v.promisable() {
-			v.promisedAt = time.Now()
-		}
-	}
-}
-
-// promisable says whether all is well with a volume that is in use.
-func (v *vol) promisable() bool {
-	record := v.w.store.peek(v.id())
-	busy := slices.ContainsFunc(v.uses, func(a *attachment) bool { return a.call != nil || a.done != a.reach || len(a.io) > 0 })
-	if busy || len(v.users()) == 0 || v.broken || time.Since(v.usedSince) < settling || len(v.windows) > 0 {
-		return false
-	}
-	return len(copies(record)) > 1 && v.unhealed() == "" && len(v.absentees(record)) == 0
-}
-
-// breakPromises notes that something else happens, too.
-func (w *world) breakPromises() {
-	w.hiccupAt = time.Now()
-	for _, v := range w.volumes {
-		v.promisedAt = time.Time{}
-	}
-}
-
 // blinds says whether the fault, while it lasts, may keep an ejection off the record. A node service that looks after no volume puts none there.
 func (fs *faults) blinds(f *fault) bool {
 	owns := func(v *volume.Volume) bool { return f.service != nil && v.Owner == f.service.name }
@@ -239,19 +198,6 @@ func (fs *faults) killed(n *sim.Node) *fault {
 			fs.w.must(n.Start())
 		}
 	}}
-}
-
-// machineLost has a machine without power that is both SPDK node and host. Other nodes are just killed.
-func (fs *faults) machineLost(n *sim.Node) *fault {
-	f, i := fs.killed(n), slices.IndexFunc(fs.w.hosts, func(h *host) bool { return h.name == hostOf[n.Name()] })
-	if i < 0 || !fs.w.hosts[i].mayLosePower(n.Name()) {
-		return f
-	}
-	h, start := fs.w.hosts[i], f.end
-	f.what, f.service = "the machine of "+n.Name()+" and "+h.name+" is lost", h
-	f.begin = func() { n.Kill(); h.losePower() }
-	f.end = func() { start(); h.boot() }
-	return f
 }
 
 func (fs *faults) hung(n *sim.Node) *fault {
@@ -386,26 +332,5 @@ func (w *world) move(v *vol, to string) {
 	})
 	if err != nil {
 		w.trace.add("%s can't be moved: %v", v, err)
-	}
-}
-
-// mayLosePower says whether a machine may be lost, with an SPDK node or, for "", alone. With a write under way it may not together with the
-// volume's raid host: replicas may differ then (docs/limits.md, "A machine and its volume's raid host").
-func (h *host) mayLosePower(with string) bool {
-	return !slices.ContainsFunc(h.w.volumes, func(v *vol) bool {
-		record, a := h.w.store.peek(v.id()), v.on(h.name)
-		return a != nil && a.writes() && (record.Assembly == nil || record.Assembly.RaidHost == with || !v.runs(record))
-	})
-}
-
-// losePower ends a machine: nothing is attached or mounted any more, and what was under way is in doubt.
-func (h *host) losePower() {
-	h.w.trace.add("%s loses power", h.name)
-	h.stop()
-	h.machine.Close()
-	for _, v := range h.w.volumes {
-		if a := v.on(h.name); a != nil {
-			a.losePower()
-		}
 	}
 }
