@@ -31,7 +31,7 @@ func (w *watcher) doubtAll(ctx context.Context, s *switching) error {
 		return err
 	}
 	klog.FromContext(ctx).Info("Former raid host has gone on serving; it is asked which legs it has", "volumeID", v.ID, "raidHost", v.LastServed().RaidHost)
-	s.v, s.l.unproven = v, v.Assembly.Legs
+	s.v, s.l.unproven = v, slices.Clone(v.Assembly.Legs)
 	s.wv.doubtAll(s.l.unproven)
 	return nil
 }
