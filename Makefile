@@ -85,6 +85,7 @@ e2e-kubernetes: ## Run the driver, installed by its chart, in a real cluster wit
 	command -v debootstrap >/dev/null || apt-get install -y -qq debootstrap
 	go run ./test/kubernetes/prepare
 	test/kubernetes/binaries/build
+	cd test/chart && go build -o /dev/null ./render # the tests run it in a namespace without a network
 	go test -count=1 -v -p 1 -timeout 3h -tags e2e $(if $(RUN),-run '$(RUN)') ./test/kubernetes/claims ./test/kubernetes/e2e
 
 .PHONY: generate

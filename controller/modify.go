@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// limitsLimit bounds the wait for limits to be in force. A node service reads a record anew within 10 s.
+	// limitsLimit bounds the wait for limits to be in force.
 	limitsLimit = 30 * time.Second
 	// limitsInterval is how often what runs is looked at meanwhile.
 	limitsInterval = 500 * time.Millisecond
@@ -78,7 +78,7 @@ func (s *Server) recordChange(ctx context.Context, v *volume.Volume, wanted volu
 		if v.Phase != volume.PhaseReady || !v.Parameters.Equal(was) || len(v.Replicas) != count {
 			return false, fmt.Errorf("%w: its phase, parameters or replicas", volume.ErrConflict)
 		}
-		v.Parameters, v.Modified = wanted, true
+		v.Parameters, v.Modified, v.Review = wanted, true, v.Review || v.Owner != ""
 		v.Replicas = append(v.Replicas, placed.Replicas[count:]...)
 		return true, nil
 	})

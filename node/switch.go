@@ -69,8 +69,9 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 	return nil
 }
 
-// viable says whether the raid host is still to be left, and the standby has a good leg that it reaches and that the raid host can be cut off
-// from: a raid that loses its last leg takes the namespace away from under the host, whose I/O then fails instead of waiting.
+// viable says whether the raid host is still to be left, and the standby has a good leg that it reaches, that the raid host can be cut off from,
+// and that is on a disk which answers: a raid that loses its last leg takes the namespace away from under the host, whose I/O then fails instead
+// of waiting.
 func (w *watcher) viable(ctx context.Context, wv *watchedVolume, v *volume.Volume, l loss) error {
 	health, err := w.ask(ctx, v.Standby.RaidHost)
 	if err != nil {
@@ -85,12 +86,13 @@ func (w *watcher) viable(ctx context.Context, wv *watchedVolume, v *volume.Volum
 		return fmt.Errorf("%w: it serves this machine again", volume.ErrConflict)
 	}
 	down := w.down()
-	for _, id := range l.usable(v, *v.Standby, l.proven(paths)) {
-		if legs[id].Member && legs[id].Connected && !slices.Contains(down, v.Replica(id).Node) {
-			return nil
-		}
+	reached := slices.DeleteFunc(l.usable(v, *v.Standby, l.proven(paths)), func(id string) bool {
+		return !legs[id].Member || !legs[id].Connected || slices.Contains(down, v.Replica(id).Node)
+	})
+	if len(reached) == 0 {
+		return fmt.Errorf("%w: the standby on %s reaches none that its raid host can be cut off from", volume.ErrNoGoodReplica, v.Standby.RaidHost)
 	}
-	return fmt.Errorf("%w: the standby on %s reaches none that its raid host can be cut off from", volume.ErrNoGoodReplica, v.Standby.RaidHost)
+	return w.awaitDisk(ctx, v, reached)
 }
 
 // readyStandby returns the record with a standby that is ready, and on the node to unless that is empty. It gives up none for which there is
@@ -346,7 +348,7 @@ func (w *watcher) fenced(ctx context.Context, v *volume.Volume, legs []string) [
 }
 
 // purge takes every leg that isn't good out of the new raid, also one that the assembly has not had on record for a while, and leaves
-// of the good ones those that the raid has.
+// of the good ones those that the raid has, on one disk at least that answers.
 func (w *watcher) purge(ctx context.Context, s *switching) error {
 	v := s.v
 	node, err := w.server.cluster.Node(v.Assembly.RaidHost)
@@ -383,7 +385,10 @@ func (w *watcher) purge(ctx context.Context, s *switching) error {
 	}
 	wg.Wait()
 	s.legs = good
-	return errors.Join(append(errs, w.without(ctx, v, bad))...)
+	if err := errors.Join(append(errs, w.without(ctx, v, bad))...); err != nil {
+		return err
+	}
+	return w.awaitDisk(ctx, v, good)
 }
 
 // without waits until the new raid has none of the legs any more: none of them is fenced, and what the former raid host had sent to one

@@ -58,6 +58,8 @@ type watcher struct {
 	// looks and greetings are shared by the volumes on a node, by its name.
 	looks     map[string]*coalesce.Call[look]
 	greetings map[string]*coalesce.Call[bool]
+	// disks are by node and lvstore.
+	disks map[string]*coalesce.Call[error]
 	// watches read the health of the nodes, by their names.
 	watches map[string]*spdk.Watch
 	// reachedAt is when this machine's paths were looked at, pathStates how many were in which state then.
@@ -76,7 +78,7 @@ func newWatcher(s *Server, c clock.WithTicker) *watcher {
 		server: s, clock: c, observer: unobserved{}, converger: converge.New(s.cluster),
 		fences: make(slots, maxFences), makes: make(slots, maxMakes), calm: make(slots, maxCalm), trims: make(slots, 1),
 		watched: map[string]*watchedVolume{}, nodes: map[string]*watchedNode{},
-		looks: map[string]*coalesce.Call[look]{}, greetings: map[string]*coalesce.Call[bool]{}, watches: map[string]*spdk.Watch{},
+		looks: map[string]*coalesce.Call[look]{}, greetings: map[string]*coalesce.Call[bool]{}, disks: map[string]*coalesce.Call[error]{}, watches: map[string]*spdk.Watch{},
 	}
 }
 

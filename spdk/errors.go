@@ -37,6 +37,8 @@ var (
 	// ErrMissedResize says that a leg's controller has not been told of its replica's new
 	// size, and will not be: only attaching it anew brings it.
 	ErrMissedResize = errors.New("the notice of a new size was missed")
+	// ErrDiskHangs says that a disk doesn't answer.
+	ErrDiskHangs = errors.New("the disk doesn't answer")
 	// ErrInForceDiffers says that SPDK runs with other options than asked for and that
 	// they cannot be changed while it runs.
 	ErrInForceDiffers = errors.New("other options are in force")

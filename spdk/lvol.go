@@ -43,6 +43,19 @@ func BdevLvolCreateLvstore(ctx context.Context, c Caller, p BdevLvolCreateLvstor
 	return bdevLvolCreateLvstore.call(ctx, c, p)
 }
 
+// BdevLvolGrowLvstoreParams names an lvstore.
+type BdevLvolGrowLvstoreParams struct {
+	LvsName string `json:"lvs_name"`
+}
+
+var bdevLvolGrowLvstore = register[BdevLvolGrowLvstoreParams, bool]("bdev_lvol_grow_lvstore")
+
+// BdevLvolGrowLvstore reads an lvstore's super block from its disk, and has the lvstore take what room there is more on the disk since it was
+// made. Mostly there is none, and nothing is written (lib/blob/blobstore.c, spdk_bs_grow_live).
+func BdevLvolGrowLvstore(ctx context.Context, c Caller, p BdevLvolGrowLvstoreParams) error {
+	return bdevLvolGrowLvstore.do(ctx, c, p)
+}
+
 // BdevLvolCreateParams describes a new lvol.
 type BdevLvolCreateParams struct {
 	// LvolName has at most 63 characters and is unique in its lvstore.

@@ -87,9 +87,14 @@ type (
 		Name string `json:"name"`
 	}
 	nvmfSetConfigParams struct {
-		PollGroupsMask string `json:"poll_groups_mask"`
+		PollGroupsMask string   `json:"poll_groups_mask,omitempty"`
+		DHCHAPGroups   []string `json:"dhchap_dhgroups"`
 	}
 )
+
+// dhchapGroups are those that targets authenticate with. By default SPDK's take the largest that a host knows, of 8192 bits, with which the
+// attachment of a leg keeps a core from all else for 2 s (docs/spdk.md, "Keys").
+var dhchapGroups = []string{"ffdhe3072"}
 
 // aioBlockSize is what lvstores on aio bdevs are read and written in.
 const aioBlockSize = 4096
@@ -116,14 +121,14 @@ func newSPDKConfig(o spdkConfigOptions) (spdkConfig, error) {
 		bdev = append(bdev, spdkCall{"bdev_raid_set_options", bdevRaidSetOptionsParams{ProcessMaxBandwidthMBSec: o.rebuildMiBPerSec}})
 	}
 	bdev = append(bdev, disks...)
-	var nvmf []spdkCall
+	config := nvmfSetConfigParams{DHCHAPGroups: dhchapGroups}
 	if o.pollGroupsMask != "" {
 		if strings.Trim(strings.TrimPrefix(o.pollGroupsMask, "0x"), "0123456789abcdefABCDEF") != "" || strings.Trim(o.pollGroupsMask, "0x") == "" {
 			return spdkConfig{}, fmt.Errorf("--poll-groups-mask %q: must be a mask of cores in hexadecimal, such as 0x2", o.pollGroupsMask)
 		}
-		nvmf = append(nvmf, spdkCall{"nvmf_set_config", nvmfSetConfigParams{o.pollGroupsMask}})
+		config.PollGroupsMask = o.pollGroupsMask
 	}
-	nvmf = append(nvmf, spdkCall{"nvmf_create_transport", converge.TransportOptions(v.Node).Params()})
+	nvmf := []spdkCall{{"nvmf_set_config", config}, {"nvmf_create_transport", converge.TransportOptions(v.Node).Params()}}
 	return spdkConfig{Subsystems: []spdkSubsystem{{"bdev", bdev}, {"nvmf", nvmf}}}, nil
 }
 

@@ -13,6 +13,7 @@ var allowed = map[string]bool{
 	"bdev_lvol_create_lvstore":              true,
 	"bdev_lvol_delete":                      true,
 	"bdev_lvol_get_lvstores":                true,
+	"bdev_lvol_grow_lvstore":                true,
 	"bdev_lvol_resize":                      true,
 	"bdev_lvol_set_parent":                  true,
 	"bdev_lvol_snapshot":                    true,

@@ -13,6 +13,7 @@ func lvolMethods() map[string]method {
 		"bdev_lvol_rename_lvstore": runtime((*call).lvolRenameLvstore),
 		"bdev_lvol_get_lvstores":   runtime((*call).lvolGetLvstores),
 		"bdev_lvol_get_lvols":      runtime((*call).lvolGetLvols),
+		"bdev_lvol_grow_lvstore":   runtime((*call).lvolGrowLvstore),
 		"bdev_lvol_create":         runtime((*call).lvolCreate),
 		"bdev_lvol_delete":         runtime((*call).lvolDelete),
 		"bdev_lvol_rename":         runtime((*call).lvolRename),
@@ -151,6 +152,24 @@ func (c *call) lvolRenameLvstore() {
 		}
 		c.ok(true)
 	}
+}
+
+// lvolGrowLvstore reads the super block. There is never anything to grow: disks keep their size.
+func (c *call) lvolGrowLvstore() {
+	var req lvsChoice
+	if !c.decode(&req, badParamsInternal) {
+		return
+	}
+	s, rc := c.p.findLvs(req.UUID, req.Name)
+	if rc != 0 {
+		c.failErrno(rc)
+		return
+	}
+	base := s.base.b
+	c.p.spawn(func(ctx context.Context) {
+		err := base.ReadAt(ctx, make([]byte, mdPageSize), 0)
+		c.p.locked(func() { c.done(errnoOf(err), codeInvalidParams) })
+	})
 }
 
 func (s *lvolStore) describe() object {

@@ -138,8 +138,8 @@ type Volume struct {
 	// first that stages the volume; others that do are guests. Empty: the controller owns the volume. It is set before any host attaches and
 	// cleared after the last has let go of the volume, so that a volume without an owner has no write under way.
 	Owner string `json:"owner,omitempty"`
-	// Review: a publication went or came while the volume had an owner, who is to make sure that its targets allow those hosts that are on
-	// record and no others, after whatever it was doing by an older record.
+	// Review: a publication went or came, or the parameters changed, while the volume had an owner, who is to read the record now and make sure
+	// that its targets allow those hosts that are on record and no others, after whatever it was doing by an older one.
 	Review bool `json:"review,omitempty"`
 	// Assembly is where the volume runs; nil while nobody uses it.
 	Assembly *Assembly `json:"assembly,omitempty"`

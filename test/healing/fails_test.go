@@ -1,6 +1,7 @@
 package healing
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,5 +66,48 @@ func TestNodeFailsInEachWay(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// The raid host dies while the disks of all other replicas hang, the RPC of their nodes at work: the volume waits for a disk, whatever comes back
+// first, rather than go on with a raid that is about to lose its last leg.
+func TestVolumeWaitsForADiskThatAnswers(t *testing.T) {
+	longTest(t)
+	for name, restartFirst := range map[string]bool{"the raid host is started again, then a disk goes on": true, "a disk goes on, then the raid host is started again": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBubble(t, 3, cluster.Options{})
+				id := b.create("a", 3)
+				b.must(b.publish(id))
+				b.must(b.stage(id))
+				l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
+				b.must(b.awaitWhole(id))
+				dead := b.Record(id).Assembly.RaidHost
+				hung := slices.DeleteFunc(b.Names(), func(node string) bool { return node == dead })
+				disk := func(node string, hangs bool) {
+					b.must(b.Sim(node).SetDiskFault(cluster.Pool, sim.DiskFault{Hang: hangs}))
+				}
+				for _, node := range hung {
+					disk(node, true)
+				}
+				time.Sleep(100 * time.Millisecond) // writes reach them
+				b.Sim(dead).Kill()
+				time.Sleep(2 * stall)
+				if restartFirst {
+					b.must(b.Sim(dead).Restart())
+					time.Sleep(2 * stall)
+				}
+				b.must(l.Err())
+				writes := l.Writes()
+				disk(hung[0], false)
+				b.must(b.await("writes go on", func() bool { return l.Writes() > writes+10 || l.Err() != nil }))
+				disk(hung[1], false)
+				if !restartFirst {
+					b.must(b.Sim(dead).Restart())
+				}
+				b.wantWholeToTheEnd(id, l)
+			})
+		})
 	}
 }

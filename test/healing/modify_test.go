@@ -51,7 +51,11 @@ func TestLimitsAndReplicasChangeUnderLoadWithAFailoverInBetween(t *testing.T) {
 		b, id, l := newBubbleInUse(t, 4)
 		file := b.open(id)
 		b.bytes = 8 * mib
+		begin := time.Now()
 		b.must(b.modify(id, volume.ParamReadBandwidthLimit, "20Mi", volume.ParamIOPSLimit, "5000"))
+		if took := time.Since(begin); took > 3*time.Second {
+			t.Errorf("limits were in force after %v: the node service didn't read the record at once", took)
+		}
 		b.wantSpeed(file, 20)
 		lost := b.kill(b.Record(id).Assembly.RaidHost)
 		b.must(b.await("the volume runs elsewhere", func() bool { a := b.Record(id).Assembly; return a.RaidHost != lost && !a.Held }))

@@ -10,6 +10,7 @@
 //	TARGETS_DIR        sockets, disks and logs, default /tmp/holdfast-targets
 //	TARGETS_DISK_MIB   size of each disk, default 4096
 //	NVMF_ARGS          arguments of each nvmf_tgt, default "-m 0x2 --no-huge -s 512 --no-pci --disable-cpumask-locks"
+//	TARGETS_POLL_GROUPS the poll_groups_mask, for targets with two cores: volumes that grow freeze one with a single core for 30 s
 package main
 
 import (
@@ -68,14 +69,14 @@ func run(ctx context.Context, args []string) error {
 
 // lab is all targets.
 type lab struct {
-	count, diskMiB int
-	dir, program   string
-	args           []string
+	count, diskMiB           int
+	dir, program, pollGroups string
+	args                     []string
 }
 
 func newLab() (*lab, error) {
 	l := &lab{
-		dir: cmp.Or(os.Getenv("TARGETS_DIR"), "/tmp/holdfast-targets"), program: os.Getenv("NVMF_TGT"),
+		dir: cmp.Or(os.Getenv("TARGETS_DIR"), "/tmp/holdfast-targets"), program: os.Getenv("NVMF_TGT"), pollGroups: os.Getenv("TARGETS_POLL_GROUPS"),
 		args: strings.Fields(cmp.Or(os.Getenv("NVMF_ARGS"), "-m 0x2 --no-huge -s 512 --no-pci --disable-cpumask-locks")),
 	}
 	if l.program == "" {

@@ -154,6 +154,7 @@ func (t *target) configure(ctx context.Context, fresh bool) error {
 		params map[string]any
 	}{
 		{"bdev_set_options", map[string]any{"bdev_auto_examine": false}},
+		{"nvmf_set_config", t.nvmfConfig()},
 		{"framework_start_init", nil},
 		{"framework_wait_init", nil},
 		{"bdev_nvme_set_options", map[string]any{
@@ -176,6 +177,15 @@ func (t *target) configure(ctx context.Context, fresh bool) error {
 		}
 	}
 	return t.call(ctx, timeouts.RPC, "bdev_wait_for_examine", nil)
+}
+
+// nvmfConfig is as holdfast spdk-config has it.
+func (t *target) nvmfConfig() map[string]any {
+	config := map[string]any{"dhchap_dhgroups": []string{"ffdhe3072"}}
+	if t.pollGroups != "" {
+		config["poll_groups_mask"] = t.pollGroups
+	}
+	return config
 }
 
 func (t *target) answers(ctx context.Context) bool {

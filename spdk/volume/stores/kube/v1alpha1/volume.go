@@ -61,7 +61,7 @@ type VolumeSpec struct {
 	Publications []Publication `json:"publications,omitempty"`
 	// Owner is the node whose node service looks after what runs of the volume; empty is the controller.
 	Owner string `json:"owner,omitempty"`
-	// Review: the owner is to make sure that the targets allow the hosts of these publications and no others.
+	// Review: the owner is to read this anew and make sure that the targets allow the hosts of these publications and no others.
 	Review bool `json:"review,omitempty"`
 	// GuestsWanted: a node service other than the owner's has something to do. It follows from the rest.
 	GuestsWanted bool `json:"guestsWanted,omitempty"`
