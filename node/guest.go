@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/holdfast-csi/holdfast/node/nvmeof"
+	"github.com/holdfast-csi/holdfast/spdk/timeouts"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -50,7 +51,10 @@ func (w *watcher) follow(ctx context.Context, wv *watchedVolume) error {
 	if v, err = w.comeBack(ctx, v); err != nil {
 		return err
 	}
-	if err := w.connectAll(ctx, v, to); err != nil {
+	connecting, stop := w.whileWanted(ctx, v, to)
+	err = w.connectAll(connecting, v, to)
+	stop()
+	if err != nil {
 		return err
 	}
 	return w.leaveOthers(ctx, v, to, paths)
@@ -65,7 +69,7 @@ func (w *watcher) comeBack(ctx context.Context, v *volume.Volume) (*volume.Volum
 	to := v.GuestPaths()
 	return volume.Modify(ctx, w.server.store, v.ID, func(v *volume.Volume) (bool, error) {
 		p := v.Publication(w.server.name)
-		if p == nil || !slices.EqualFunc(to, v.GuestPaths(), func(a, b volume.Assembly) bool { return a.Number == b.Number }) {
+		if p == nil || !sameAssemblies(to, v.GuestPaths()) {
 			return false, fmt.Errorf("%w: it is on its way to another raid host", volume.ErrConflict)
 		}
 		v.Return(p)
@@ -79,6 +83,35 @@ func (s *Server) arriveAsGuest(ctx context.Context, v *volume.Volume) (*volume.V
 		return nil, fmt.Errorf("%w: node %s is moving it to another raid host", volume.ErrBusy, v.Owner)
 	}
 	return s.watcher.comeBack(ctx, v)
+}
+
+// whileWanted returns a context that ends when the record says that this machine, a guest, is to be connected to other assemblies than these, or
+// is no guest any more: a raid host that doesn't answer must not keep it from leaving that in time.
+func (w *watcher) whileWanted(ctx context.Context, v *volume.Volume, to []volume.Assembly) (wanted context.Context, stop func()) {
+	wanted, end := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := w.clock.NewTicker(timeouts.WatchInterval)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C():
+			case <-wanted.Done():
+				return
+			}
+			now, err := w.server.get(wanted, v.ID)
+			if err == nil && (now.Owner == w.server.name || !sameAssemblies(to, now.GuestPaths())) {
+				end(fmt.Errorf("%w: it is on its way to another raid host", volume.ErrConflict))
+				return
+			}
+		}
+	}()
+	return wanted, func() { end(nil); <-ended }
+}
+
+func sameAssemblies(a, b []volume.Assembly) bool {
+	return slices.EqualFunc(a, b, func(a, b volume.Assembly) bool { return a.Number == b.Number })
 }
 
 // connectAll connects this machine to the raid hosts of these assemblies.

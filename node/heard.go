@@ -7,6 +7,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/holdfast-csi/holdfast/spdk/converge"
+	"github.com/holdfast-csi/holdfast/spdk/timeouts"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
@@ -16,11 +17,30 @@ type heard struct {
 	memory map[string]volume.Steady
 }
 
+// doubtAll puts all good legs in doubt, on record before this machine's path to the former raid host goes: that has served this machine unwatched,
+// and nothing else tells which of them it still had.
+func (w *watcher) doubtAll(ctx context.Context, s *switching) error {
+	v, err := w.modify(ctx, s.wv, s.v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+		good := v.InState(volume.ReplicaInSync)
+		for _, r := range good {
+			v.SetReplicaState(r.ID, volume.ReplicaSuspect, w.clock.Now().UTC())
+		}
+		return len(good) > 0, nil
+	})
+	if err != nil {
+		return err
+	}
+	klog.FromContext(ctx).Info("Former raid host has gone on serving; it is asked which legs it has", "volumeID", v.ID, "raidHost", v.LastServed().RaidHost)
+	s.v, s.l.unproven = v, slices.Clone(v.Assembly.Legs)
+	s.wv.doubtAll(s.l.unproven)
+	return nil
+}
+
 // hear has the former raid host say which of the legs in doubt are good, when no other is: it is back, and was not gone for good. Nothing is
 // sent to it any more, so that the legs that it still has, have all that it has acknowledged. As anywhere, a leg counts that has been
 // a connected member with one controller id for a whole stall budget; until then the switch is tried again.
 func (w *watcher) hear(ctx context.Context, s *switching) error {
-	former := lastServed(s.v)
+	former := s.v.LastServed()
 	if former == nil || slices.Contains(w.down(), former.RaidHost) || len(s.v.InState(volume.ReplicaSuspect)) == 0 {
 		return nil
 	}
@@ -43,6 +63,37 @@ func (w *watcher) hear(ctx context.Context, s *switching) error {
 	return nil
 }
 
+// hearLast has the former raid host say which legs are good before the volume is given back in the middle of a switch: nobody asks it later. One
+// that doesn't answer, or has no leg, is left to an operator.
+func (w *watcher) hearLast(ctx context.Context, wv *watchedVolume, v *volume.Volume) error {
+	ticker := w.clock.NewTicker(timeouts.WatchInterval)
+	defer ticker.Stop()
+	for len(v.InState(volume.ReplicaInSync)) == 0 && len(v.InState(volume.ReplicaSuspect)) > 0 && w.tells(ctx, v) {
+		s := &switching{wv: wv, v: v}
+		if err := w.hear(ctx, s); err != nil {
+			return err
+		}
+		v = s.v
+		select {
+		case <-ticker.C():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// tells says whether the former raid host answers and has a leg.
+func (w *watcher) tells(ctx context.Context, v *volume.Volume) bool {
+	former := v.LastServed()
+	if former == nil {
+		return false
+	}
+	health, err := w.ask(ctx, former.RaidHost)
+	legs, _ := converge.LegHealth(v, *former, health)
+	return err == nil && slices.ContainsFunc(former.Legs, func(id string) bool { return legs[id].Member && legs[id].Connected })
+}
+
 // told returns the legs in doubt that a former assembly has had for long enough, none if it can't be asked.
 func (w *watcher) told(ctx context.Context, s *switching, former *volume.Assembly) (good []string) {
 	health, err := w.ask(ctx, former.RaidHost)
@@ -63,16 +114,6 @@ func (w *watcher) told(ctx context.Context, s *switching, former *volume.Assembl
 	}
 	slices.Sort(good)
 	return good
-}
-
-// lastServed is the former assembly that served hosts last; nil if there is none on record.
-func lastServed(v *volume.Volume) *volume.Assembly {
-	for i := len(v.Retired) - 1; i >= 0; i-- {
-		if !v.Retired[i].Held {
-			return &v.Retired[i]
-		}
-	}
-	return nil
 }
 
 // hearing is the memory of what the raid host of that assembly tells.

@@ -109,6 +109,19 @@ func (wv *watchedVolume) wholeLately(v *volume.Volume, now time.Time) bool {
 	return err == nil && now.Sub(wv.wholeAt) <= values.Leg.FastIOFail+unwatched
 }
 
+// servesOn says whether the raid host of an assembly, at an address, serves this machine although all its good legs were last seen so long ago
+// that it may have acknowledged writes without one since. With one leg it acknowledges none without that. One that is left because it had lost
+// sight of all legs is asked anyway, and a process that has only just begun asks, too.
+func (wv *watchedVolume) servesOn(v *volume.Volume, a volume.Assembly, address string, paths []nvmeof.PathState, now time.Time) bool {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	values, err := timeouts.Derive(v.Parameters.Budgets)
+	if wv.wholeAt.IsZero() || wv.noticed.asked || len(a.Legs) == 1 || err == nil && now.Sub(wv.wholeAt) < values.Leg.FastIOFail {
+		return false
+	}
+	return slices.ContainsFunc(paths, func(p nvmeof.PathState) bool { return p.Address == address && p.State == nvmeof.StateLive })
+}
+
 // inTime is wholeLately for a caller that doesn't hold wv.mu.
 func (wv *watchedVolume) inTime(v *volume.Volume, now time.Time) bool {
 	wv.mu.Lock()
@@ -142,6 +155,13 @@ func (wv *watchedVolume) doubt(lost []string) {
 			wv.noticed.unproven = append(wv.noticed.unproven, id)
 		}
 	}
+}
+
+// doubtAll remembers that these legs, all that there are, can't be proven good any more.
+func (wv *watchedVolume) doubtAll(legs []string) {
+	wv.mu.Lock()
+	defer wv.mu.Unlock()
+	wv.noticed.unproven, wv.noticed.refuted = legs, true
 }
 
 // refute remembers that the legs in doubt can't be proven good any more.

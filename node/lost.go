@@ -67,7 +67,11 @@ func (w *watcher) unremarkable(wv *watchedVolume, name string, n *watchedNode) b
 		return false
 	}
 	wv.wholeAt, wv.departing = lookedAt, departure{}
-	return len(volume.Judge(v, legs, wv.memory, v.Parameters.Budgets.ReplicaStall, w.clock.Now())) == 0 && !wv.wants()
+	if len(volume.Judge(v, legs, wv.memory, v.Parameters.Budgets.ReplicaStall, w.clock.Now())) > 0 || wv.wants() {
+		return false
+	}
+	wv.pause = 0 // whatever comes next is tended at once, and soon again
+	return true
 }
 
 // consider draws the conclusions for one volume of a look at its raid host.

@@ -188,7 +188,8 @@ func (s *Server) letGo(ctx context.Context, st *staged) error {
 }
 
 // own takes the volume for this node, before anything is attached, and returns its record. Of a volume that another node has staged and
-// that is published to both, this one is a guest. A volume that is not published here, or is held by a node that it isn't published to any
+// that is published to both, this one is a guest; one that became another node's when its owner was lost, and that isn't staged there, is this
+// node's. A volume that is not published here, or is held by a node that it isn't published to any
 // more, is refused.
 func (s *Server) own(ctx context.Context, id string) (*volume.Volume, error) {
 	return volume.Modify(ctx, s.store, id, func(v *volume.Volume) (bool, error) {
@@ -198,17 +199,20 @@ func (s *Server) own(ctx context.Context, id string) (*volume.Volume, error) {
 		case v.Owner != "" && v.Publication(v.Owner) == nil:
 			return false, fmt.Errorf("%w: node %s has it staged", volume.ErrInUse, v.Owner)
 		}
-		p := v.Publication(s.name)
-		before, unowned := *p, v.Owner == ""
-		if unowned {
+		p, owner := v.Publication(s.name), v.Publication(v.Owner)
+		before, was := *p, v.Owner
+		switch {
+		case was == "":
 			v.VoidSnapshot("the volume was staged while it was taken") // it counts on nobody writing
 			v.Owner = s.name
+		case !owner.Staged:
+			v.Owner, owner.Inherits = s.name, false
 		}
 		p.Staged = true
 		if v.Owner == s.name {
 			p.Inherits = false
 		}
-		return unowned || *p != before, nil
+		return v.Owner != was || *p != before, nil
 	})
 }
 

@@ -135,7 +135,7 @@ func (w *watcher) finishStandby(ctx context.Context, wv *watchedVolume, v *volum
 	if err != nil {
 		return nil, err
 	}
-	err = w.converger.RunStandby(ctx, v, w.down()...)
+	v, err = w.assembleStandby(ctx, wv, v)
 	release()
 	if err != nil {
 		return nil, fmt.Errorf("make the standby on %s: %w", host, err)
@@ -161,6 +161,30 @@ func (w *watcher) finishStandby(ctx context.Context, wv *watchedVolume, v *volum
 	wv.ready = v.Standby.Number
 	klog.FromContext(ctx).V(2).Info("Standby is ready", "volumeID", v.ID, "node", host, "legs", v.Standby.Legs)
 	return v, nil
+}
+
+// assembleStandby makes what is on record of the standby. Legs whose nodes don't answer are left out: the raid host that it is made for may be one.
+func (w *watcher) assembleStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume) (*volume.Volume, error) {
+	err := w.converger.RunStandby(ctx, v, w.down()...)
+	var blocked *converge.BlockedError
+	if v.Standby.Running || !errors.As(err, &blocked) || blocked.Waits(v.Standby.RaidHost) {
+		return v, err
+	}
+	number := v.Standby.Number
+	v, modifyErr := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+		if v.Standby == nil || v.Standby.Number != number {
+			return false, volume.ErrConflict
+		}
+		v.Standby.Legs = slices.DeleteFunc(v.Standby.Legs, func(id string) bool { return v.Replica(id) == nil || blocked.Waits(v.Replica(id).Node) })
+		if len(v.Standby.Legs) == 0 {
+			return false, errors.Join(volume.ErrNoGoodReplica, blocked)
+		}
+		return true, nil
+	})
+	if modifyErr != nil {
+		return nil, modifyErr
+	}
+	return v, w.converger.RunStandby(ctx, v, w.down()...)
 }
 
 // connectPath connects this machine to a raid host of the volume, if it uses the volume at all.

@@ -34,7 +34,7 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 	if v, err = w.seeOff(ctx, wv, v, l); err != nil {
 		return fmt.Errorf("leave raid host: %s: %w", l.why, err)
 	}
-	if err := w.viable(ctx, v, l); err != nil {
+	if err := w.viable(ctx, wv, v, l); err != nil {
 		return fmt.Errorf("leave raid host: %s: %w", l.why, err)
 	}
 	from, standby, leaving := v.Assembly.RaidHost, v.Standby.Number, w.clock.Now()
@@ -69,9 +69,10 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 	return nil
 }
 
-// viable says whether the standby has a good leg that it reaches, that the raid host can be cut off from, and that is on a disk which answers:
-// a raid that loses its last leg takes the namespace away from under the host, whose I/O then fails instead of waiting.
-func (w *watcher) viable(ctx context.Context, v *volume.Volume, l loss) error {
+// viable says whether the raid host is still to be left, and the standby has a good leg that it reaches, that the raid host can be cut off from,
+// and that is on a disk which answers: a raid that loses its last leg takes the namespace away from under the host, whose I/O then fails instead
+// of waiting.
+func (w *watcher) viable(ctx context.Context, wv *watchedVolume, v *volume.Volume, l loss) error {
 	health, err := w.ask(ctx, v.Standby.RaidHost)
 	if err != nil {
 		return err
@@ -81,6 +82,9 @@ func (w *watcher) viable(ctx context.Context, v *volume.Volume, l loss) error {
 		return fmt.Errorf("%w: the standby on %s has no raid", volume.ErrPrecondition, v.Standby.RaidHost)
 	}
 	paths, _ := w.paths(ctx, v)
+	if !l.asked && !l.gone && wv.servesOn(v, *v.Assembly, l.address, paths, w.clock.Now()) {
+		return fmt.Errorf("%w: it serves this machine again", volume.ErrConflict)
+	}
 	down := w.down()
 	reached := slices.DeleteFunc(l.usable(v, *v.Standby, l.proven(paths)), func(id string) bool {
 		return !legs[id].Member || !legs[id].Connected || slices.Contains(down, v.Replica(id).Node)
@@ -269,6 +273,12 @@ func (w *watcher) leavePaths(ctx context.Context, s *switching) (proven bool, er
 	if proven = s.l.proven(paths); !proven {
 		s.wv.refute() // once the paths are deleted, nothing tells any more
 	}
+	if former := s.v.LastServed(); former != nil && s.wv.servesOn(s.v, *former, w.address(former.RaidHost), paths, w.clock.Now()) {
+		proven = false
+		if err := w.doubtAll(ctx, s); err != nil {
+			return false, err
+		}
+	}
 	errs := make([]error, len(paths))
 	var wg sync.WaitGroup
 	for i, p := range paths {
@@ -283,7 +293,7 @@ func (w *watcher) leavePaths(ctx context.Context, s *switching) (proven bool, er
 // lastSeen leaves out the legs that the former raid host had no longer when this machine had left it, if it can be asked: what it ejected
 // after the last look is not good. One that has no leg any more is cut off already, and tells nothing.
 func (w *watcher) lastSeen(ctx context.Context, s *switching) {
-	former := lastServed(s.v)
+	former := s.v.LastServed()
 	if former == nil || slices.Contains(w.down(), former.RaidHost) {
 		return
 	}

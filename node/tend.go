@@ -156,7 +156,7 @@ func (w *watcher) tendOnce(ctx context.Context, wv *watchedVolume, l loss) {
 	if revision != wv.seen {
 		wv.pause = shortestPause
 	} else {
-		wv.pause = min(2*wv.pause, longestPause)
+		wv.pause = min(max(2*wv.pause, shortestPause), longestPause)
 	}
 	wv.seen, wv.next = revision, w.clock.Now().Add(wv.pause)
 }

@@ -432,8 +432,11 @@ func (w *watcher) last(ctx context.Context, wv *watchedVolume) error {
 	defer ticker.Stop()
 	for {
 		v, err := w.refresh(ctx, wv)
-		if err != nil || v == nil || v.Assembly.Held {
+		if err != nil || v == nil {
 			return err
+		}
+		if v.Assembly.Held {
+			return w.hearLast(ctx, wv, v)
 		}
 		health, err := w.ask(ctx, v.Assembly.RaidHost)
 		if errors.Is(err, spdk.ErrUnreachable) || errors.Is(err, spdk.ErrUnknownOutcome) {

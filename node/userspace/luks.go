@@ -94,6 +94,17 @@ func openHeader(head, passphrase []byte) (cipher.Block, error) {
 	return aes.NewCipher(key)
 }
 
+// Decrypt makes data, which lie at byte off behind the header of a device that begins with head, what a mapping on it reads there. An off is a
+// multiple of aes.BlockSize.
+func Decrypt(head, passphrase, data []byte, off int64) error {
+	block, err := openHeader(head, passphrase)
+	if err != nil {
+		return err
+	}
+	(&disk{luks: &luks{block: block}}).transform(data, data, off)
+	return nil
+}
+
 // FormatLUKS implements node.Encryption with the rules of mount.Mounter.
 func (m *Machine) FormatLUKS(ctx context.Context, device string, o mount.LUKSOptions) error {
 	return m.perform(OpFormatLUKS, func() error {

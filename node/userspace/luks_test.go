@@ -40,6 +40,11 @@ func TestMappingTransformsWhatIsWrittenAndChecksThePassphrase(t *testing.T) {
 	if !bytes.Equal(got, want) || bytes.Contains(b.medium.data, want[:16]) {
 		t.Error("what was written doesn't read back, or is on the medium as it was written")
 	}
+	below := bytes.Clone(b.medium.data[volume.LUKSHeaderBytes+8192:][:len(want)])
+	b.must(userspace.Decrypt(b.medium.data[:4096], right, below, 8192))
+	if err := userspace.Decrypt(b.medium.data[:4096], wrong, below, 8192); !bytes.Equal(below, want) || !errors.Is(err, mount.ErrPassphrase) {
+		t.Errorf("what is below isn't that when it is decrypted, or a wrong passphrase does it (%v)", err)
+	}
 	if inUse, err := b.InUse(ctx, device); !inUse || err != nil {
 		t.Errorf("the device is in use: %t, %v", inUse, err)
 	}

@@ -167,3 +167,20 @@ func TestStandbyKeepsItsLegsForAGuestThatHasNothingElse(t *testing.T) {
 		t.Errorf("its guest has none: %+v", steps)
 	}
 }
+
+// A switch that goes to another assembly because its own turns out not to be reached attaches the legs there, while hosts may still be served
+// by the raid host that is left.
+func TestRaidHostThatServedLastKeepsItsLegsUntilItIsFenced(t *testing.T) {
+	v := shared()
+	legs := []string{"r"}
+	v.Replicas = []Replica{{ID: "r", Node: "n3", State: ReplicaInSync}}
+	v.Assembly.Legs, v.Standby.Legs = legs, legs
+	v.Retired = []Assembly{{Number: 1, RaidHost: "n4", Legs: legs}, {Number: 2, RaidHost: "n5", Legs: legs, Held: true}}
+	for held, want := range map[bool][]string{true: {"n1", "n2", "n4"}, false: {"n1", "n2"}} {
+		v.Assembly.Held = held
+		got := v.LegHosts("r")
+		if !slices.EqualFunc(got, want, func(nqn, node string) bool { return nqn == SPDKHostNQN(node) }) {
+			t.Errorf("while the switch is under way: %t, it is exported to %v, want %v", held, got, want)
+		}
+	}
+}

@@ -217,16 +217,31 @@ func (v *Volume) SetReplicaState(id string, state ReplicaState, now time.Time) {
 	r.State, r.Since = state, now
 }
 
-// LegHosts are the NQNs of the raid hosts that a replica's export must allow, and no others.
+// LegHosts are the NQNs of the raid hosts that a replica's export must allow, and no others. That which served last is one until a switch has
+// fenced it: before hosts have left it, a raid without legs would fail what they send.
 func (v *Volume) LegHosts(id string) []string {
+	assemblies := v.Running()
+	if former := v.LastServed(); former != nil && len(assemblies) > 0 && v.Assembly.Held {
+		assemblies = append(assemblies, *former)
+	}
 	var hosts []string
-	for _, a := range v.Running() {
+	for _, a := range assemblies {
 		if slices.Contains(a.Legs, id) {
 			hosts = append(hosts, SPDKHostNQN(a.RaidHost))
 		}
 	}
 	slices.Sort(hosts)
-	return hosts
+	return slices.Compact(hosts)
+}
+
+// LastServed is the former assembly that served hosts last; nil if there is none on record.
+func (v *Volume) LastServed() *Assembly {
+	for i := len(v.Retired) - 1; i >= 0; i-- {
+		if !v.Retired[i].Held {
+			return &v.Retired[i]
+		}
+	}
+	return nil
 }
 
 // Running returns the assemblies that are to exist: the one that serves the hosts and the standby.

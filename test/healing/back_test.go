@@ -69,3 +69,31 @@ func TestRaidHostIsBackWhileItIsLeft(t *testing.T) {
 		})
 	}
 }
+
+// A raid host hangs while its standby's node is cut off, and goes on when it is on record that it is left. The machine can't leave it yet, so
+// that it serves on, and loses the leg on the standby's node. That one is in-sync on record, and must not be part of what takes over.
+func TestRaidHostServesOnWhileItIsLeft(t *testing.T) {
+	longTest(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, 3, cluster.Options{})
+		m := b.machineThat("left", nil)
+		id := b.create("a", 3)
+		l := cluster.StartLoad(b.ctx, m.use(id), 8, 2, 20*time.Millisecond)
+		b.awaitShared(id, m)
+		v := b.Record(id)
+		from, to := v.Assembly.RaidHost, v.Standby.RaidHost
+
+		end := b.isolate(to, "left")
+		b.Sim(from).Hang(true)
+		b.must(b.await("it is left", func() bool { return b.Record(id).Assembly.Held }))
+		b.Sim(from).Hang(false)
+		writes := l.Writes()
+		b.must(b.await("it serves on", func() bool { return l.Writes() > writes+10 || l.Err() != nil }))
+		b.must(l.End())
+		end()
+		b.awaitShared(id, m)
+		m.unuse(id)
+		b.wantData(id, l)
+		b.remove(id)
+	})
+}

@@ -2,13 +2,17 @@ package healing
 
 import (
 	"maps"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/holdfast-csi/holdfast/node/userspace"
 	"github.com/holdfast-csi/holdfast/spdk/sim"
+	"github.com/holdfast-csi/holdfast/spdk/volume"
+	"github.com/holdfast-csi/holdfast/test/cluster"
 )
 
 // Two machines write to one volume, each blocks of its own and one in turn, while its raid host fails: neither sees an I/O error, and no
@@ -215,6 +219,33 @@ func TestOwnersMachineIsLost(t *testing.T) {
 	}
 }
 
+// The owner's machine is lost while another node has the volume published and not staged. Who stages it first looks after it.
+func TestHeirThatHasNotStagedAVolumeGivesWay(t *testing.T) {
+	longTest(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, 3, cluster.Options{})
+		all := b.machines(nil, "left", "right", "next")
+		owner, heir, next := all[0], all[1], all[2]
+		id := b.create("shared", 3)
+		owner.use(id)
+		b.must(heir.publish(id))
+		owner.stop()
+		owner.Close()
+		b.must(b.again(func() error { return owner.unpublish(id) }))
+		if name := b.Record(id).Owner; name != heir.name {
+			t.Fatalf("node %q owns it", name)
+		}
+		next.use(id)
+		b.awaitShared(id, next)
+		b.must(b.again(func() error { return heir.stage(id) }))
+		b.awaitShared(id, next, heir)
+		next.unuse(id)
+		b.awaitShared(id, heir)
+		heir.unuse(id)
+		b.remove(id)
+	})
+}
+
 // A guest that is detached by force is off the volume although its machine goes on.
 func TestGuestIsDetachedByForce(t *testing.T) {
 	longTest(t)
@@ -254,6 +285,38 @@ func TestTwoHostsSeeAVolumeGrow(t *testing.T) {
 		}
 		p.progress()
 		p.awaitShared(p.id, p.owner, p.guest)
+		p.end()
+		p.releaseBy(p.guest, p.owner)
+	})
+}
+
+// The raid host is lost while its standby is replaced, and a guest that has seen the former standby go waits for the raid host. It hears that it is
+// to leave that for the next standby all the same, and in time.
+func TestRaidHostIsLostWhileAGuestWaitsForIt(t *testing.T) {
+	longTest(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, 3, cluster.Options{})
+		p := &pair{bubble: b, id: b.create("shared", 3), owner: b.machines(nil, "left")[0]}
+		var armed atomic.Bool
+		p.guest = b.machineThat("right", func(op userspace.Op, at userspace.Moment) error {
+			if op == userspace.OpConnectPath && at == userspace.Before && armed.Load() {
+				if v := b.Record(p.id); v.Standby == nil && armed.CompareAndSwap(true, false) {
+					b.kill(v.Assembly.RaidHost)
+				}
+			}
+			return nil
+		})
+		p.begin()
+		v := b.Record(p.id)
+		third := b.otherThan(p.id)
+		b.kill(third)
+		b.must(b.await("a replica is lost", func() bool { return b.inState(p.id, volume.ReplicaOutOfSync) == 1 }))
+		armed.Store(true)
+		b.restart(third)
+		b.must(b.await("its raid host is left", func() bool { a := b.Record(p.id).Assembly; return a.RaidHost != v.Assembly.RaidHost && !a.Held }))
+		p.progress()
+		b.restart(v.Assembly.RaidHost)
+		b.awaitShared(p.id, p.owner, p.guest)
 		p.end()
 		p.releaseBy(p.guest, p.owner)
 	})

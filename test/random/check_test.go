@@ -30,8 +30,12 @@ func (w *world) check() {
 	w.checkHope()
 	for _, v := range w.volumes {
 		v.collect()
-		v.collectIO()
-		for _, x := range v.io {
+		v.learnHead()
+		for _, a := range v.uses {
+			a.collect()
+			a.collectIO()
+		}
+		for _, x := range v.io() {
 			v.checkWait(x)
 		}
 	}
@@ -47,7 +51,7 @@ func (v *vol) checkWait(x *transfer) {
 	switch {
 	case v.promised() && min(waited, time.Since(v.promisedAt)) > promise:
 		v.w.fail("%s: %s has been waiting for %v; all was well until %v ago", v, x, waited, time.Since(v.promisedAt))
-	case min(waited, v.w.faults.calmFor()) > patience && !v.broken:
+	case min(waited, v.w.faults.calmFor(), v.servedFor()) > patience && !v.broken:
 		v.w.fail("%s: %s has been waiting for %v, though nothing has been wrong for %v", v, x, waited, v.w.faults.calmFor())
 	}
 }
@@ -55,15 +59,19 @@ func (v *vol) checkWait(x *transfer) {
 func (w *world) checkHope() {
 	for _, v := range w.volumes {
 		v.checkHope()
+		v.checkAbsence()
 	}
 }
 
 // checkHope notes whether a volume that runs has a good replica in reach, and for how long it has not.
 func (v *vol) checkHope() {
 	record := v.w.store.peek(v.id())
-	if record == nil || record.Assembly == nil || v.reach < published {
+	if record == nil || record.Assembly == nil || v.highest() < published {
 		v.hopelessSince = time.Time{}
 		return
+	}
+	if len(record.InState(volume.ReplicaInSync)) == 0 && v.w.faults.harmful() > 1 {
+		v.excused = true // two legs that fail at once are both in doubt, though one of them has everything
 	}
 	switch {
 	case v.w.hasHope(record):

@@ -20,14 +20,14 @@ func (v *vol) drawContent() {
 			return
 		}
 		v.from = ready[rng.IntN(len(ready))]
-		v.block, v.sizeBytes = v.from.block, v.from.sizeBytes
+		v.block, v.secret, v.sizeBytes = v.from.block, v.from.secret, v.from.sizeBytes
 	case 1:
 		other := w.volumes[rng.IntN(len(w.volumes))]
 		if other == v || other.done < created || other.deleting || other.stranded() {
 			return
 		}
 		v.cloned = other.look()
-		v.block, v.sizeBytes = other.block, other.grownBytes
+		v.block, v.secret, v.sizeBytes = other.block, other.secret, other.grownBytes
 	}
 	v.grownBytes = v.sizeBytes
 }
@@ -92,8 +92,8 @@ func (v *vol) unmade() {
 func (v *vol) checkClone(image *model) {
 	record := v.w.store.peek(v.id())
 	for _, r := range record.InState(volume.ReplicaInSync) {
-		if content, ok := v.w.lvol(r.Node, r.LvStore, record.LvolName(r), v.sizeBytes); ok {
-			if err := v.cloned.check(image, v.block, content); err != nil {
+		if content, ok := v.w.lvol(r.Node, r.LvStore, record.LvolName(r), v.sizeBytes+headerBytes(v.secret)); ok {
+			if err := v.cloned.check(image, v.block, v.w.plain(content, v.secret)); err != nil {
 				v.w.fail("%s, replica %s on %s: %v", v, r.ID, r.Node, err)
 			}
 		}

@@ -29,13 +29,13 @@ func (w *world) wrapUp() {
 		h.armFault(0)
 	}
 	w.until("the calls under way end", recovery, func(v *vol) string {
-		if v.stranded() {
+		if v.stranded() || v.stuck() {
 			return ""
 		}
 		return v.pending()
 	})
-	w.until("volumes can be unpublished after I/O errors, or when they are stranded", recovery, func(v *vol) string {
-		if !v.broken && !v.stranded() || v.reach <= created {
+	w.until("volumes can be unpublished after I/O errors, or when they are stranded or stuck", recovery, func(v *vol) string {
+		if !v.broken && !v.stranded() && !v.stuck() || v.highest() == created {
 			return ""
 		}
 		return v.towards(created)
@@ -50,9 +50,10 @@ func (w *world) wrapUp() {
 	w.untilSnapshots("snapshots are taken or given up", func(s *snap) bool { return s.ready && s.call == nil && !s.deleting }, false)
 	w.until("volumes heal", healing, (*vol).unhealed)
 	w.until("limits are in force", recovery, (*vol).unlimited)
+	w.until("devices have grown", recovery, (*vol).small)
 	w.readAll()
 	w.until("volumes can be unpublished", recovery, func(v *vol) string {
-		if v.reach <= created {
+		if v.reach == absent {
 			return v.pending()
 		}
 		return v.towards(created)
@@ -121,37 +122,66 @@ func (w *world) await(what string, limit time.Duration, missing func() []string)
 
 // pending says what of a volume is under way.
 func (v *vol) pending() string {
-	switch {
-	case v.call != nil:
+	if v.call != nil {
 		return v.call.what
-	case len(v.io) > 0:
-		return v.io[0].String()
+	}
+	for _, a := range v.uses {
+		switch {
+		case a.call != nil:
+			return a.name + ": " + a.call.what
+		case len(a.io) > 0:
+			return a.name + ": " + a.io[0].String()
+		}
 	}
 	return ""
 }
 
-// towards takes the volume on its way to a stage, and says where it is if it isn't there.
+// towards takes the volume and all its uses on their way to a stage, and says where they are if they aren't there.
 func (v *vol) towards(goal stage) string {
-	if v.call == nil && v.is(goal) {
-		return ""
+	v.aim(goal)
+	missing := ""
+	if !v.is(v.goal) {
+		missing = fmt.Sprintf("it is %s (%s) ", v.done, v.pending())
 	}
-	if v.call == nil {
-		v.advance(goal)
+	for _, a := range v.uses {
+		if a.call != nil || !a.is(a.goal) {
+			missing += fmt.Sprintf("%s is %s (%s) ", a.name, a.done, v.pending())
+		}
 	}
-	return fmt.Sprintf("it is %s (%s)", v.done, v.pending())
+	if missing != "" {
+		for _, a := range v.uses {
+			a.advance()
+		}
+	}
+	return missing
 }
 
 // readAll reads every extent of every volume in use.
 func (w *world) readAll() {
 	w.trace.add("all volumes are read")
 	for _, v := range w.volumes {
-		if v.usable() {
+		for _, a := range v.users() {
 			for extent := range extents {
-				v.transferAt(extent, false)
+				a.transferAt(extent, false)
 			}
 		}
 	}
 	w.until("everything can be read", recovery, func(v *vol) string { return v.pending() })
+}
+
+// small says which machine has a raw block volume smaller than it is. An encrypted one grows with a call that has its passphrase.
+func (v *vol) small() string {
+	if !v.block || v.secret != "" {
+		return ""
+	}
+	for _, a := range v.users() {
+		f, err := a.host.machine.Open(a.target())
+		v.w.must(err)
+		if has, want := f.SizeBytes(), v.w.store.peek(v.id()).SizeBytes; has != want {
+			return fmt.Sprintf("%s has %d bytes of %d", a.host.name, has, want)
+		}
+	}
+	return ""
 }
 
 // unhealed says which replicas of a volume are not good, and what else is unfinished.
@@ -168,6 +198,8 @@ func (v *vol) unhealed() string {
 		return fmt.Sprintf("it grows from %d to %d bytes", record.GrowingFrom, record.SizeBytes)
 	case record.Assembly != nil && record.Parameters.Standby && record.Parameters.Replicas > 1 && record.Standby == nil:
 		return "it has no standby"
+	case len(record.Wanted()) > 0:
+		return fmt.Sprintf("something is wanted of %v", record.Wanted())
 	}
 	return ""
 }

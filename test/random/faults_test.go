@@ -20,8 +20,12 @@ type fault struct {
 	// blinds: while it lasts, and shortly after, an ejection may not be on record yet. A raid host that is lost then takes the
 	// knowledge of which replicas are good with it (docs/design.md, line 9), so that no second fault may come.
 	blinds bool
+	// service is that of the host whose node service is down.
+	service *host
 	// harms: no raid host that a host can use reaches the replicas on the node.
 	harms bool
+	// hides: no host reaches a raid on the node.
+	hides bool
 	// apart: the nodes don't reach each other.
 	apart      [2]string
 	begin, end func()
@@ -53,13 +57,13 @@ var faultDurations = []time.Duration{300 * time.Millisecond, 2 * time.Second, 5 
 // inject has a fault begin, if one may now.
 func (fs *faults) inject() {
 	w, rng := fs.w, fs.w.rng
-	blind := slices.ContainsFunc(fs.active, func(f *fault) bool { return f.blinds })
-	if len(fs.active) >= 2 || blind || time.Now().Before(fs.quietUntil) {
+	if len(fs.active) >= 2 || fs.blind() || time.Now().Before(fs.quietUntil) {
 		return
 	}
-	n := w.sims[rng.IntN(len(w.sims))]
-	f := fs.any(n)
-	if slices.ContainsFunc(fs.active, func(o *fault) bool { return o.node == f.node || f.blinds }) {
+	f := fs.any(w.victim())
+	if slices.ContainsFunc(fs.active, func(o *fault) bool {
+		return o.node == f.node || o.service != nil && o.service == f.service || fs.blinds(f)
+	}) {
 		return
 	}
 	f.until = time.Now().Add(faultDurations[rng.IntN(len(faultDurations))])
@@ -76,35 +80,27 @@ func (fs *faults) inject() {
 	}
 }
 
-// seePromisesKept uses the volumes that are to go on, and leaves all else alone for as long as that may take.
-func (w *world) seePromisesKept() {
-	w.pass([]time.Duration{0, 0, 1500 * time.Millisecond, 3 * time.Second}[w.rng.IntN(4)]) // a volume that isn't used notices less
-	for _, v := range w.volumes {
-		if v.promised() {
-			v.work()
-		}
+// victim draws a node, half of the time one that runs a volume in use.
+func (w *world) victim() *sim.Node {
+	n, v := w.sims[w.rng.IntN(len(w.sims))], w.volumes[w.rng.IntN(len(w.volumes))]
+	if record := w.store.peek(v.id()); len(v.users()) > 0 && record.Assembly != nil && w.rng.IntN(2) == 0 {
+		return w.sim(record.Assembly.RaidHost)
 	}
-	w.check()
-	w.pass(promise + time.Second)
+	return n
 }
 
-// makePromises notes which volumes are to go on without a long wait if one thing goes wrong now, and nothing else before it is over.
-func (w *world) makePromises() {
-	calm := w.faults.calmFor() >= settling && time.Since(w.hiccupAt) >= settling
-	for _, v := range w.volumes {
-		v.promisedAt = time.Time{}
-		if calm && v.usable() && len(copies(v.w.store.peek(v.id()))) > 1 && len(v.io) == 0 && !v.broken && time.Since(v.usableSince) >= settling && v.unhealed() == "" && len(v.windows) == 0 {
-			v.promisedAt = time.Now()
-		}
-	}
+// blinds says whether the fault, while it lasts, may keep an ejection off the record. A node service that looks after no volume puts none there.
+func (fs *faults) blinds(f *fault) bool {
+	owns := func(v *volume.Volume) bool { return f.service != nil && v.Owner == f.service.name }
+	return f.blinds || slices.ContainsFunc(fs.w.store.all(), owns)
 }
 
-// breakPromises notes that something else happens, too.
-func (w *world) breakPromises() {
-	w.hiccupAt = time.Now()
-	for _, v := range w.volumes {
-		v.promisedAt = time.Time{}
-	}
+// blind says whether no further fault may come.
+func (fs *faults) blind() bool {
+	return slices.ContainsFunc(fs.active, fs.blinds) ||
+		slices.ContainsFunc(fs.w.volumes, func(v *vol) bool {
+			return time.Since(v.unwatchedAt) < settling || time.Now().Before(v.tornUntil)
+		})
 }
 
 // expire ends the faults whose time has come, or all.
@@ -117,7 +113,7 @@ func (fs *faults) expire(all bool) {
 		fs.w.trace.add("END of: %s", f.what)
 		f.end()
 		fs.active = slices.DeleteFunc(fs.active, func(o *fault) bool { return o == f })
-		if f.blinds {
+		if fs.blinds(f) {
 			fs.quietUntil = now.Add(settling)
 		}
 		fs.calmSince = now
@@ -151,6 +147,11 @@ func (fs *faults) harmed(node string) bool {
 	return slices.ContainsFunc(fs.active, func(f *fault) bool { return f.harms && f.node == node })
 }
 
+// hidden says whether a raid on a node is out of all hosts' reach.
+func (fs *faults) hidden(node string) bool {
+	return slices.ContainsFunc(fs.active, func(f *fault) bool { return f.hides && f.node == node })
+}
+
 // areApart says whether two nodes don't reach each other, although others reach both.
 func (fs *faults) areApart(a, b string) bool {
 	return slices.ContainsFunc(fs.active, func(f *fault) bool { return f.apart == [2]string{a, b} || f.apart == [2]string{b, a} })
@@ -169,7 +170,7 @@ func (fs *faults) harmful() int {
 
 // any returns one of the faults that there are.
 func (fs *faults) any(n *sim.Node) *fault {
-	switch fs.w.rng.IntN(12) {
+	switch fs.w.rng.IntN(14) {
 	case 0, 1:
 		return fs.killed(n)
 	case 2, 3:
@@ -184,13 +185,15 @@ func (fs *faults) any(n *sim.Node) *fault {
 		return fs.cutOff(n)
 	case 10:
 		return fs.storeAway()
+	case 11, 12:
+		return fs.machineLost(n)
 	default:
 		return fs.serviceDown()
 	}
 }
 
 func (fs *faults) killed(n *sim.Node) *fault {
-	return &fault{what: n.Name() + " is killed", node: n.Name(), harms: true, begin: n.Kill, end: func() {
+	return &fault{what: n.Name() + " is killed", node: n.Name(), harms: true, hides: true, begin: n.Kill, end: func() {
 		if !n.Running() {
 			fs.w.must(n.Start())
 		}
@@ -199,7 +202,7 @@ func (fs *faults) killed(n *sim.Node) *fault {
 
 func (fs *faults) hung(n *sim.Node) *fault {
 	return &fault{
-		what: n.Name() + " hangs", node: n.Name(), harms: true,
+		what: n.Name() + " hangs", node: n.Name(), harms: true, hides: true,
 		begin: func() { n.Hang(true) }, end: func() { n.Hang(false) },
 	}
 }
@@ -217,7 +220,7 @@ func (fs *faults) isolated(n *sim.Node) *fault {
 		}
 	}
 	return &fault{
-		what: n.Name() + " is isolated", node: n.Name(), harms: true,
+		what: n.Name() + " is isolated", node: n.Name(), harms: true, hides: true,
 		begin: func() { cut(true) }, end: func() { cut(false) },
 	}
 }
@@ -273,7 +276,7 @@ func (fs *faults) storeAway() *fault {
 
 func (fs *faults) serviceDown() *fault {
 	h := fs.w.hosts[fs.w.rng.IntN(len(fs.w.hosts))]
-	return &fault{what: "the node service of " + h.name + " is down", node: h.name, blinds: true, begin: h.stop, end: h.start}
+	return &fault{what: "the node service of " + h.name + " is down", node: h.name, service: h, begin: h.stop, end: h.start}
 }
 
 // hiccup makes one thing fail once, now or soon, or starts a process of the driver again.
@@ -290,11 +293,12 @@ func (w *world) hiccup() {
 		w.controller.end()
 		w.startController()
 	case 1:
-		if slices.ContainsFunc(w.faults.active, func(f *fault) bool { return f.node == h.name }) {
+		if slices.ContainsFunc(w.faults.active, func(f *fault) bool { return f.service == h }) {
 			return
 		}
-		if w.rng.IntN(3) == 0 {
+		if w.rng.IntN(3) == 0 && h.mayLosePower("") {
 			h.losePower()
+			h.boot()
 			return
 		}
 		w.trace.add("the node service of %s is started again", h.name)
@@ -329,24 +333,4 @@ func (w *world) move(v *vol, to string) {
 	if err != nil {
 		w.trace.add("%s can't be moved: %v", v, err)
 	}
-}
-
-// losePower has a machine start anew: nothing is attached or mounted any more, and what was under way is in doubt.
-func (h *host) losePower() {
-	h.w.trace.add("%s loses power", h.name)
-	h.stop()
-	h.machine.Close()
-	for _, v := range h.w.volumes {
-		if v.host != h || v.reach <= published {
-			continue
-		}
-		for _, x := range v.io {
-			x.lost = true
-		}
-		v.done = min(v.done, published)
-		if h.w.rng.IntN(2) == 0 { // the CO knows that nothing of the volume is left there
-			v.reach = published
-		}
-	}
-	h.boot()
 }

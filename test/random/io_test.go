@@ -35,22 +35,20 @@ func (x *transfer) String() string {
 	return fmt.Sprintf("read of extent %d", x.extent)
 }
 
-// usable says whether I/O may begin.
-func (v *vol) usable() bool { return v.is(inUse) && v.call == nil }
-
 // transfer begins a read or write of an extent, unless one is under way there. It waits for as long as the device does.
-func (v *vol) transfer(write bool) {
-	if extent := v.w.rng.IntN(extents); !v.model.busy[extent] {
-		v.transferAt(extent, write)
+func (a *attachment) transfer(write bool) {
+	if extent := a.v.w.rng.IntN(extents); !a.v.model.busy[extent] {
+		a.transferAt(extent, write)
 	}
 }
 
-func (v *vol) transferAt(extent int, write bool) {
+func (a *attachment) transferAt(extent int, write bool) {
+	v := a.v
 	m, rng := v.model, v.w.rng
 	x := &transfer{write: write, extent: extent, blocks: extentBlocks, begun: time.Now(), ended: make(chan outcome, 1)}
-	f, err := v.host.machine.Open(v.target())
+	f, err := a.host.machine.Open(a.target())
 	if err != nil {
-		v.w.fail("%s: what is in use can't be opened: %v", v, err)
+		v.w.fail("%s: what is in use can't be opened: %v", a, err)
 	}
 	offset := m.offset(x.extent)
 	if write {
@@ -64,9 +62,9 @@ func (v *vol) transferAt(extent int, write bool) {
 	} else {
 		x.content = make([]byte, extentBlocks*blockBytes)
 	}
-	v.w.trace.add("%s: %s", v, x)
+	v.w.trace.add("%s: %s", a, x)
 	m.busy[x.extent] = true
-	v.io = append(v.io, x)
+	a.io = append(a.io, x)
 	v.w.workload.Go(func() {
 		run := f.ReadAt
 		if write {
@@ -78,20 +76,20 @@ func (v *vol) transferAt(extent int, write bool) {
 }
 
 // collectIO holds the transfers that have ended against the model.
-func (v *vol) collectIO() {
-	left := v.io[:0]
-	for _, x := range v.io {
+func (a *attachment) collectIO() {
+	left := a.io[:0]
+	for _, x := range a.io {
 		select {
 		case o := <-x.ended:
 			if o.err == nil {
 				x.endsAt = o.order
 			}
-			v.finish(x, o.err, o.at.Sub(x.begun))
+			a.finish(x, o.err, o.at.Sub(x.begun))
 		default:
 			left = append(left, x)
 		}
 	}
-	v.io = left
+	a.io = left
 }
 
 // onlyCopyFails says whether the volume has one replica, on a node that fails: its disk's errors are the volume's, at once.
@@ -104,25 +102,30 @@ func (v *vol) onlyCopyFails() bool {
 	return len(only) == 1 && v.w.faults.harmed(only[0].Node)
 }
 
-func (v *vol) finish(x *transfer, err error, took time.Duration) {
+func (a *attachment) finish(x *transfer, err error, took time.Duration) {
+	v := a.v
 	m := v.model
 	m.busy[x.extent] = false
 	switch {
 	case err != nil:
-		v.w.trace.add("%s: %s failed after %v: %v", v, x, took, err)
+		v.w.trace.add("%s: %s failed after %v: %v", a, x, took, err)
 		if !x.lost && (!v.broken || v.promised()) && !v.onlyCopyFails() {
-			v.w.fail("%s: I/O error though a good replica was in reach: %s: %v", v, x, err)
+			v.w.fail("%s: I/O error though a good replica was in reach: %s: %v", a, x, err)
+		}
+		if x.lost && x.write {
+			m.busy[x.extent], a.doubtful = true, append(a.doubtful, x.extent)
 		}
 	case took > 0:
-		v.w.trace.add("%s: %s took %v", v, x, took)
+		v.w.trace.add("%s: %s took %v", a, x, took)
 	}
 	if x.write {
 		m.wrote(x.extent, x.blocks, x.version, err == nil)
 		return
 	}
 	if err == nil {
+		v.unwritten(x.content, x.extent)
 		if err := m.read(x.extent, x.content); err != nil {
-			v.w.fail("%s: an acknowledged write is lost: %v", v, err)
+			v.w.fail("%s: an acknowledged write is lost: %v", a, err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package random_test
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,7 +60,7 @@ func (w *world) step() {
 	w.faults.expire(false)
 	v := w.volumes[w.rng.IntN(len(w.volumes))]
 	switch n := w.rng.IntN(100); {
-	case n < 44 && v.usable():
+	case n < 44 && len(v.users()) > 0:
 		v.work()
 	case n < 50:
 		w.liveSnapshots()
@@ -78,56 +79,48 @@ func (w *world) step() {
 	}
 }
 
-// work reads and writes some extents.
+// work reads and writes some extents, from any of the machines that use the volume.
 func (v *vol) work() {
-	for range 1 + v.w.rng.IntN(8) {
-		v.transfer(v.w.rng.IntN(3) > 0)
+	rng := v.w.rng
+	for range 1 + rng.IntN(8) {
+		users := v.users()
+		users[rng.IntN(len(users))].transfer(rng.IntN(3) > 0)
 	}
-	v.w.pass([]time.Duration{0, 0, 0, 0, 100 * time.Millisecond, 2 * time.Second}[v.w.rng.IntN(6)])
+	v.w.pass([]time.Duration{0, 0, 0, 0, 100 * time.Millisecond, 2 * time.Second}[rng.IntN(6)])
 }
 
-// live takes a volume one call further on its way with the CO.
+// live takes a volume, or its use by machines, one call further on its way with the CO.
 func (v *vol) live() {
-	rng := v.w.rng
-	if v.call != nil {
+	uses := slices.Clone(v.uses)
+	v.w.rng.Shuffle(len(uses), func(i, j int) { uses[i], uses[j] = uses[j], uses[i] })
+	for _, a := range uses {
+		a.live()
+	}
+}
+
+func (a *attachment) live() {
+	v, rng := a.v, a.v.w.rng
+	if v.call != nil || a.call != nil {
 		return
 	}
 	if v.stranded() {
-		v.goal = absent
+		v.aim(absent)
 	}
-	if v.is(v.goal) {
+	if v.is(v.goal) && a.is(a.goal) {
 		switch {
 		case v.stranded():
 		case v.done > absent && !v.needed() && rng.IntN(8) == 0:
-			v.expand()
+			a.expand()
 			return
 		case v.done > absent && rng.IntN(8) == 0:
 			v.modify()
 			return
-		case v.goal < inUse || rng.IntN(6) == 0:
-			v.goal = []stage{absent, created, published, staged, inUse, inUse, inUse, inUse}[rng.IntN(8)]
+		case a.goal < inUse || rng.IntN(6) == 0:
+			a.aim([]stage{absent, created, published, staged, inUse, inUse, inUse, inUse}[rng.IntN(8)])
 		case v.done > absent && rng.IntN(3) == 0: // what is done may be asked for again
-			v.climb(v.done)
+			a.again()
 			return
 		}
 	}
-	v.advance(v.goal)
-}
-
-// advance begins the call that leads towards a stage, if any.
-func (v *vol) advance(goal stage) {
-	switch {
-	case v.deleting, v.done == absent && v.reach == created && v.lacksContent():
-		v.descend()
-	case v.done < goal && (v.reach == v.done || v.w.rng.IntN(4) > 0 || v.reach <= created):
-		v.climb(v.done + 1)
-	case v.reach > goal || v.done < v.reach:
-		if v.reach == inUse && len(v.io) > 0 && !v.stranded() {
-			return // somebody has it open
-		}
-		if v.reach == created && v.needed() {
-			return
-		}
-		v.descend()
-	}
+	a.advance()
 }

@@ -24,6 +24,7 @@ type snap struct {
 	window *window
 	image  *model
 	block  bool
+	secret string // of what it is taken of
 	// ready: it is taken. deleting: DeleteSnapshot was called.
 	ready, deleting bool
 	sizeBytes       int64
@@ -60,7 +61,7 @@ func (w *world) liveSnapshots() {
 
 func (w *world) newSnap(v *vol) *snap {
 	w.snapsMade++
-	return &snap{client: client{w: w, name: fmt.Sprintf("s%d", w.snapsMade)}, of: v, window: v.look(), block: v.block}
+	return &snap{client: client{w: w, name: fmt.Sprintf("s%d", w.snapsMade)}, of: v, window: v.look(), block: v.block, secret: v.secret}
 }
 
 // advance begins the call that takes the snapshot, or the one that deletes it.
@@ -143,18 +144,18 @@ func (s *snap) check() {
 	}
 	record, err := w.store.taken.GetSnapshot(context.Background(), s.id())
 	w.must(err)
-	if record.Phase != volume.SnapshotReady || record.SizeBytes != s.sizeBytes {
-		w.fail("%s: a snapshot of %d bytes was answered, on record it is %s and has %d", s.name, s.sizeBytes, record.Phase, record.SizeBytes)
+	if record.Phase != volume.SnapshotReady || record.CapacityBytes() != s.sizeBytes {
+		w.fail("%s: a snapshot of %d bytes was answered, on record it is %s and has %d", s.name, s.sizeBytes, record.Phase, record.CapacityBytes())
 	}
 	var first []byte
 	for _, r := range record.InState(volume.SnapshotTaken) {
-		content, ok := w.lvol(r.Node, r.LvStore, record.LvolName(r), s.sizeBytes)
+		content, ok := w.lvol(r.Node, r.LvStore, record.LvolName(r), record.SizeBytes)
 		switch {
 		case !ok:
 		case first == nil:
 			first = content
 			var err error
-			if s.latest, s.missing, err = s.window.moment(s.image, s.block, content); err == nil {
+			if s.latest, s.missing, err = s.window.moment(s.image, s.block, w.plain(content, s.secret)); err == nil {
 				err = inOrder(s.latest, s.missing)
 			}
 			if err != nil {
@@ -190,7 +191,7 @@ type window struct {
 func (v *vol) look() *window {
 	v.unpromise()
 	win := &window{of: v, incarnation: v.incarnation, image: v.model.copy(v.model.version)}
-	for _, x := range v.io {
+	for _, x := range v.io() {
 		if x.write {
 			win.note(x)
 		}

@@ -118,7 +118,9 @@ func newWorld(t *testing.T, seed uint64, tr *trace) *world {
 	}
 	w.startController()
 	for i := range volumeCount {
-		w.volumes = append(w.volumes, &vol{client: client{w: w, name: fmt.Sprintf("v%d", i+1)}, history: map[int][]*transfer{}})
+		v := &vol{client: client{w: w, name: fmt.Sprintf("v%d", i+1)}, history: map[int][]*transfer{}}
+		v.share(false)
+		w.volumes = append(w.volumes, v)
 	}
 	return w
 }
@@ -237,6 +239,12 @@ func (h *host) setDown(down bool) {
 	h.down = down
 }
 
+func (h *host) isDown() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.down
+}
+
 // fault is asked by the machine.
 func (h *host) fault(op userspace.Op, at userspace.Moment) error {
 	h.mu.Lock()
@@ -312,6 +320,9 @@ func (w *world) leftovers() []string {
 	for _, h := range w.hosts {
 		for _, nqn := range h.machine.Attached() {
 			left = append(left, h.name+" has attached "+nqn)
+		}
+		for _, mapping := range h.machine.Mappings() {
+			left = append(left, h.name+" has open "+mapping)
 		}
 		for _, m := range h.machine.All() {
 			left = append(left, h.name+" has mounted "+m.Target)
