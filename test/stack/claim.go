@@ -47,6 +47,8 @@ type Claim struct {
 	Pod string
 	// Secrets are the spec's; they may be changed between calls.
 	Secrets map[string]string
+	// Once: calls are made once, whatever they answer.
+	Once bool
 
 	stack      *Stack
 	spec       ClaimSpec
@@ -116,7 +118,7 @@ func (c *Claim) Do(ctx context.Context, call string, f func(ctx context.Context)
 	defer cancel()
 	begin := time.Now()
 	err := f(ctx)
-	for tries := 1; err != nil && (c.spec.Retry || !c.stack.Simulated() && passing(err)); tries++ {
+	for tries := 1; err != nil && !c.Once && (c.spec.Retry || !c.stack.Simulated() && passing(err)); tries++ {
 		timer := time.NewTimer(retryPause)
 		select {
 		case <-timer.C:
