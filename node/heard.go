@@ -6,7 +6,6 @@ import (
 
 	"k8s.io/klog/v2"
 
-	"github.com/holdfast-csi/holdfast/node/nvmeof"
 	"github.com/holdfast-csi/holdfast/spdk/converge"
 	"github.com/holdfast-csi/holdfast/spdk/timeouts"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
@@ -16,16 +15,6 @@ import (
 type heard struct {
 	number uint32 // of the assembly there
 	memory map[string]volume.Steady
-}
-
-// servesOn says whether the raid host of an assembly serves this machine although it may have lost a leg since anybody looked. One whose target
-// doesn't answer hangs: its path may be live until the kernel has noticed, but it acknowledges nothing, nor would it without a leg in the fast I/O fail
-// time after it went on.
-func (w *watcher) servesOn(ctx context.Context, wv *watchedVolume, v *volume.Volume, a volume.Assembly, paths []nvmeof.PathState) bool {
-	address := w.address(a.RaidHost)
-	return wv.mayHaveLost(v, a, w.clock.Now()) &&
-		slices.ContainsFunc(paths, func(p nvmeof.PathState) bool { return p.Address == address && p.State == nvmeof.StateLive }) &&
-		w.answers(ctx, a.RaidHost)
 }
 
 // doubtAll puts all good legs in doubt, on record before this machine's path to the former raid host goes: that has served this machine unwatched,

@@ -82,7 +82,7 @@ func (w *watcher) viable(ctx context.Context, wv *watchedVolume, v *volume.Volum
 		return fmt.Errorf("%w: the standby on %s has no raid", volume.ErrPrecondition, v.Standby.RaidHost)
 	}
 	paths, _ := w.paths(ctx, v)
-	if !l.asked && !l.gone && w.servesOn(ctx, wv, v, *v.Assembly, paths) {
+	if !l.asked && !l.gone && wv.servesOn(v, *v.Assembly, l.address, paths, w.clock.Now()) {
 		return fmt.Errorf("%w: it serves this machine again", volume.ErrConflict)
 	}
 	down := w.down()
@@ -273,7 +273,7 @@ func (w *watcher) leavePaths(ctx context.Context, s *switching) (proven bool, er
 	if proven = s.l.proven(paths); !proven {
 		s.wv.refute() // once the paths are deleted, nothing tells any more
 	}
-	if former := s.v.LastServed(); former != nil && w.servesOn(ctx, s.wv, s.v, *former, paths) {
+	if former := s.v.LastServed(); former != nil && s.wv.servesOn(s.v, *former, w.address(former.RaidHost), paths, w.clock.Now()) {
 		proven = false
 		if err := w.doubtAll(ctx, s); err != nil {
 			return false, err
