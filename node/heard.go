@@ -6,7 +6,6 @@ import (
 
 	"k8s.io/klog/v2"
 
-	"github.com/holdfast-csi/holdfast/spdk/converge"
 	"github.com/holdfast-csi/holdfast/spdk/timeouts"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
@@ -89,23 +88,18 @@ func (w *watcher) tells(ctx context.Context, v *volume.Volume) bool {
 	if former == nil {
 		return false
 	}
-	health, err := w.ask(ctx, former.RaidHost)
-	legs, _ := converge.LegHealth(v, *former, health)
-	return err == nil && slices.ContainsFunc(former.Legs, func(id string) bool { return legs[id].Member && legs[id].Connected })
+	legs, _ := w.legsOf(ctx, v, *former)
+	return slices.ContainsFunc(former.Legs, func(id string) bool { return legs[id].Member && legs[id].Connected })
 }
 
 // told returns the legs in doubt that a former assembly has had for long enough, none if it can't be asked.
 func (w *watcher) told(ctx context.Context, s *switching, former *volume.Assembly) (good []string) {
-	health, err := w.ask(ctx, former.RaidHost)
-	if err != nil {
+	legs, ok := w.legsOf(ctx, s.v, *former)
+	if !ok {
 		return nil
 	}
 	there := s.v.Clone()
 	there.Assembly = former
-	legs, ok := converge.LegHealth(there, *former, health)
-	if !ok {
-		return nil
-	}
 	changes := volume.Judge(there, legs, s.wv.hearing(former.Number), s.v.Parameters.Budgets.ReplicaStall, w.clock.Now())
 	for id, state := range changes {
 		if state == volume.ReplicaInSync && s.v.Replica(id).State == volume.ReplicaSuspect && slices.Contains(s.v.Assembly.Legs, id) {

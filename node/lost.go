@@ -249,12 +249,17 @@ func (w *watcher) cutOff(ctx context.Context, wv *watchedVolume, v *volume.Volum
 
 // standbySees says whether the standby reaches a good leg.
 func (w *watcher) standbySees(ctx context.Context, v *volume.Volume) bool {
-	health, err := w.ask(ctx, v.Standby.RaidHost)
-	if err != nil {
-		return false
-	}
-	legs, _ := converge.LegHealth(v, *v.Standby, health)
+	legs, _ := w.legsOf(ctx, v, *v.Standby)
 	return slices.ContainsFunc(v.GoodLegs(*v.Standby), func(id string) bool { return legs[id].Connected })
+}
+
+// legsOf asks a raid host how the legs of an assembly are there. ok: it answers, and has a raid of the volume.
+func (w *watcher) legsOf(ctx context.Context, v *volume.Volume, a volume.Assembly) (legs map[string]volume.LegHealth, ok bool) {
+	health, err := w.ask(ctx, a.RaidHost)
+	if err != nil {
+		return nil, false
+	}
+	return converge.LegHealth(v, a, health)
 }
 
 // pathInterval is how often a path is looked at whose end is waited for.

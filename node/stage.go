@@ -189,8 +189,7 @@ func (s *Server) letGo(ctx context.Context, st *staged) error {
 
 // own takes the volume for this node, before anything is attached, and returns its record. Of a volume that another node has staged and
 // that is published to both, this one is a guest; one that became another node's when its owner was lost, and that isn't staged there, is this
-// node's. A volume that is not published here, or is held by a node that it isn't published to any
-// more, is refused.
+// node's. A volume that is not published here, or is held by a node that it isn't published to any more, is refused.
 func (s *Server) own(ctx context.Context, id string) (*volume.Volume, error) {
 	return volume.Modify(ctx, s.store, id, func(v *volume.Volume) (bool, error) {
 		switch {

@@ -141,13 +141,9 @@ func (w *watcher) finishStandby(ctx context.Context, wv *watchedVolume, v *volum
 		return nil, fmt.Errorf("make the standby on %s: %w", host, err)
 	}
 	if !v.Standby.Running {
-		number := v.Standby.Number
-		v, err = w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
-			if v.Standby == nil || v.Standby.Number != number {
-				return false, volume.ErrConflict
-			}
+		v, err = w.modifyStandby(ctx, wv, v, func(v *volume.Volume) error {
 			v.Standby.Running = true
-			return true, nil
+			return nil
 		})
 		if err != nil {
 			return nil, err
@@ -170,21 +166,29 @@ func (w *watcher) assembleStandby(ctx context.Context, wv *watchedVolume, v *vol
 	if v.Standby.Running || !errors.As(err, &blocked) || blocked.Waits(v.Standby.RaidHost) {
 		return v, err
 	}
-	number := v.Standby.Number
-	v, modifyErr := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
-		if v.Standby == nil || v.Standby.Number != number {
-			return false, volume.ErrConflict
-		}
+	v, modifyErr := w.modifyStandby(ctx, wv, v, func(v *volume.Volume) error {
 		v.Standby.Legs = slices.DeleteFunc(v.Standby.Legs, func(id string) bool { return v.Replica(id) == nil || blocked.Waits(v.Replica(id).Node) })
 		if len(v.Standby.Legs) == 0 {
-			return false, errors.Join(volume.ErrNoGoodReplica, blocked)
+			return errors.Join(volume.ErrNoGoodReplica, blocked)
 		}
-		return true, nil
+		return nil
 	})
 	if modifyErr != nil {
 		return nil, modifyErr
 	}
 	return v, w.converger.RunStandby(ctx, v, w.down()...)
+}
+
+// modifyStandby changes the record of the standby, unless it is another one by now.
+func (w *watcher) modifyStandby(ctx context.Context, wv *watchedVolume, v *volume.Volume, change func(v *volume.Volume) error) (*volume.Volume, error) {
+	number := v.Standby.Number
+	return w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+		if v.Standby == nil || v.Standby.Number != number {
+			return false, volume.ErrConflict
+		}
+		err := change(v)
+		return err == nil, err
+	})
 }
 
 // connectPath connects this machine to a raid host of the volume, if it uses the volume at all.

@@ -297,11 +297,7 @@ func (w *watcher) lastSeen(ctx context.Context, s *switching) {
 	if former == nil || slices.Contains(w.down(), former.RaidHost) {
 		return
 	}
-	health, err := w.ask(ctx, former.RaidHost)
-	if err != nil {
-		return
-	}
-	seen, ok := converge.LegHealth(s.v, *former, health)
+	seen, ok := w.legsOf(ctx, s.v, *former)
 	has := func(id string) bool { return seen[id].Member && seen[id].Connected }
 	if !ok || !slices.ContainsFunc(former.Legs, has) {
 		return

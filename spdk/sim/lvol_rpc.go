@@ -113,14 +113,23 @@ type lvsChoice struct {
 	Name *string `json:"lvs_name"`
 }
 
-func (c *call) lvolDeleteLvstore() {
+// chosenLvs is the lvol store that the call is about; without one the call fails.
+func (c *call) chosenLvs() *lvolStore {
 	var req lvsChoice
 	if !c.decode(&req, badParamsInternal) {
-		return
+		return nil
 	}
 	s, rc := c.p.findLvs(req.UUID, req.Name)
 	if rc != 0 {
 		c.failErrno(rc)
+		return nil
+	}
+	return s
+}
+
+func (c *call) lvolDeleteLvstore() {
+	s := c.chosenLvs()
+	if s == nil {
 		return
 	}
 	c.p.removeLvs(s, true, func(rc errno) { c.done(rc, codeInvalidParams) })
@@ -156,13 +165,8 @@ func (c *call) lvolRenameLvstore() {
 
 // lvolGrowLvstore reads the super block. There is never anything to grow: disks keep their size.
 func (c *call) lvolGrowLvstore() {
-	var req lvsChoice
-	if !c.decode(&req, badParamsInternal) {
-		return
-	}
-	s, rc := c.p.findLvs(req.UUID, req.Name)
-	if rc != 0 {
-		c.failErrno(rc)
+	s := c.chosenLvs()
+	if s == nil {
 		return
 	}
 	base := s.base.b

@@ -157,6 +157,17 @@ func (b *bubble) staged(name string, replicas int) string {
 	return id
 }
 
+// used is staged with a load of that many writers on the first blocks, begun before the volume is whole.
+func (b *bubble) used(name string, blocks, writers int, pause time.Duration) (id string, l *cluster.Load) {
+	b.t.Helper()
+	id = b.create(name, 3)
+	b.must(b.publish(id))
+	b.must(b.stage(id))
+	l = cluster.StartLoad(b.ctx, b.open(id), blocks, writers, pause)
+	b.must(b.awaitWhole(id))
+	return id, l
+}
+
 // wantWholeToTheEnd waits until a volume is whole, ends its load, wants all of its data to be there, and nothing when it is deleted.
 func (b *bubble) wantWholeToTheEnd(id string, l *cluster.Load) {
 	b.t.Helper()

@@ -30,11 +30,7 @@ func (b *bubble) expand(id string, to int64) error {
 // inUse is a bubble with a volume of 8 MiB that is whole and under load.
 func newBubbleInUse(t *testing.T, nodes int) (*bubble, string, *cluster.Load) {
 	b := newBubble(t, nodes, cluster.Options{})
-	id := b.create("a", 3)
-	b.must(b.publish(id))
-	b.must(b.stage(id))
-	l := cluster.StartLoad(b.ctx, b.open(id), 8, 2, 50*time.Millisecond)
-	b.must(b.awaitWhole(id))
+	id, l := b.used("a", 8, 2, 50*time.Millisecond)
 	return b, id, l
 }
 

@@ -51,11 +51,7 @@ func TestNodeFailsInEachWay(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					b := newBubble(t, 3, cluster.Options{})
-					id := b.create("a", 3)
-					b.must(b.publish(id))
-					b.must(b.stage(id))
-					l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
-					b.must(b.awaitWhole(id))
+					id, l := b.used("a", 64, 4, 20*time.Millisecond)
 					end := begin(b, victim(b, id))
 					time.Sleep(2 * stall)
 					writes := l.Writes()
@@ -78,11 +74,7 @@ func TestVolumeWaitsForADiskThatAnswers(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b := newBubble(t, 3, cluster.Options{})
-				id := b.create("a", 3)
-				b.must(b.publish(id))
-				b.must(b.stage(id))
-				l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
-				b.must(b.awaitWhole(id))
+				id, l := b.used("a", 64, 4, 20*time.Millisecond)
 				dead := b.Record(id).Assembly.RaidHost
 				hung := slices.DeleteFunc(b.Names(), func(node string) bool { return node == dead })
 				disk := func(node string, hangs bool) {

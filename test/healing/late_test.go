@@ -27,11 +27,7 @@ func TestRaidHostThatComesBackLateNeitherWritesNorServes(t *testing.T) {
 
 func comesBackLate(t *testing.T, late time.Duration) {
 	b := newBubble(t, 3, cluster.Options{})
-	id := b.create("a", 3)
-	b.must(b.publish(id))
-	b.must(b.stage(id))
-	l := cluster.StartLoad(b.ctx, b.open(id), writers, writers, 50*time.Millisecond)
-	b.must(b.awaitWhole(id))
+	id, l := b.used("a", writers, writers, 50*time.Millisecond)
 	from := b.Record(id).Assembly.RaidHost
 	b.Sim(from).Hang(true)
 	b.must(b.await("writes wait for the raid host", func() bool { return l.InFlight() == writers }))

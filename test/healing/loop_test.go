@@ -87,10 +87,7 @@ func simulated(t *testing.T, n int, round func(b *bubble, id string)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, 3, cluster.Options{})
-		id := b.create("a", 3)
-		b.must(b.publish(id))
-		b.must(b.stage(id))
-		l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 100*time.Millisecond)
+		id, l := b.used("a", 64, 4, 100*time.Millisecond)
 		for range n {
 			b.must(b.awaitWhole(id))
 			round(b, id)

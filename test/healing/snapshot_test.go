@@ -75,17 +75,6 @@ func (b *bubble) wantMoment(name string, replicas int, l *cluster.Load, before [
 	}
 }
 
-// used makes a volume that is in use and whole, with a load on it.
-func (b *bubble) used(name string, pause time.Duration) (id string, l *cluster.Load) {
-	b.t.Helper()
-	id = b.create(name, 3)
-	b.must(b.publish(id))
-	b.must(b.stage(id))
-	l = cluster.StartLoad(b.ctx, b.open(id), 64, 16, pause)
-	b.must(b.awaitWhole(id))
-	return id, l
-}
-
 // gap returns the longest time without an acknowledged write until stop is closed.
 func gap(l *cluster.Load, stop <-chan struct{}) time.Duration {
 	ticker := time.NewTicker(time.Millisecond)
@@ -110,7 +99,7 @@ func TestSnapshotsUnderLoadAreAlikeOnAllReplicas(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, 3, cluster.Options{RPCLatency: 2 * time.Millisecond})
-		id, l := b.used("a", 40*time.Millisecond)
+		id, l := b.used("a", 64, 16, 40*time.Millisecond)
 		stop := make(chan struct{})
 		var longest time.Duration
 		var wg sync.WaitGroup
@@ -153,7 +142,7 @@ func TestSnapshotOfAVolumeThatIsHealing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, 3, cluster.Options{})
-		id, l := b.used("a", 50*time.Millisecond)
+		id, l := b.used("a", 64, 16, 50*time.Millisecond)
 		lost := loseReplica(b, id)
 		before := l.Acknowledged()
 		b.must(b.snapshot("degraded", id))
@@ -191,7 +180,7 @@ func TestNodeFailsWhileASnapshotIsTaken(t *testing.T) {
 					t.Parallel()
 					synctest.Test(t, func(t *testing.T) {
 						b := newBubble(t, 3, cluster.Options{RPCLatency: 2 * time.Millisecond})
-						id, l := b.used("a", 50*time.Millisecond)
+						id, l := b.used("a", 64, 16, 50*time.Millisecond)
 						before := l.Acknowledged()
 						var wg sync.WaitGroup
 						wg.Go(func() { b.must(b.again(func() error { return b.snapshot("s", id) })) })
@@ -227,7 +216,7 @@ func TestEveryStepOfASnapshotOfAVolumeInUseMayFail(t *testing.T) {
 	t.Parallel()
 	cluster.EveryInBubbles(t, func(t *testing.T, steps *cluster.Steps) func(*testing.T, func(func() error) bool) {
 		b := newBubble(t, 3, cluster.Options{Steps: steps})
-		id, l := b.used("a", 20*time.Millisecond)
+		id, l := b.used("a", 64, 16, 20*time.Millisecond)
 		t.Cleanup(func() {
 			if !t.Failed() {
 				b.must(l.End())
