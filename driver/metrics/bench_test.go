@@ -113,11 +113,18 @@ func (b *bench) await(what string, ok func() bool) {
 // call makes a CSI call as a CO's comes in.
 func call[Q, R any](b *bench, p *process, method string, flow func(context.Context, Q) (R, error), req Q) R {
 	b.t.Helper()
+	resp, err := try(b, p, method, flow, req)
+	b.must(err)
+	return resp
+}
+
+// try makes a call that may fail.
+func try[Q, R any](b *bench, p *process, method string, flow func(context.Context, Q) (R, error), req Q) (R, error) {
 	resp, err := p.csi.Observe(b.ctx, req, &grpc.UnaryServerInfo{FullMethod: "/csi.v1.Service/" + method}, func(ctx context.Context, _ any) (any, error) {
 		return flow(ctx, req)
 	})
-	b.must(err)
-	return resp.(R)
+	got, _ := resp.(R)
+	return got, err
 }
 
 var rawBlock = &csi.VolumeCapability{

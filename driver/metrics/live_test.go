@@ -3,6 +3,7 @@ package metrics_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -19,6 +20,7 @@ import (
 
 // A replica's node and then the raid host are lost under load: what the metrics say of it is what happened, and docs/metrics.md lists them all.
 func TestMetricsTellWhatHappensToAVolume(t *testing.T) {
+	var moments []moment
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		id := b.use("pvc-1")
@@ -30,13 +32,18 @@ func TestMetricsTellWhatHappensToAVolume(t *testing.T) {
 		load := cluster.StartLoad(b.ctx, file, 8, 2, 50*time.Millisecond)
 		call(b, b.controlling, "CreateSnapshot", b.controller.CreateSnapshot, &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: id})
 
+		b.refused()
+		moments = append(moments, b.moment())
+		b.refused()
 		lost := b.thirdNode(id)
 		b.Sim(lost).Kill()
 		b.await("the loss shows", func() bool { return b.sample(b.using, goodReplicasOf(id)) == "2" })
 		b.await("the node is seen to be down", func() bool { return b.sample(b.controlling, `holdfast_spdk_node_up{spdk_node="`+lost+`"}`) == "0" })
+		moments = append(moments, b.moment())
 		b.await("a rebuild shows", func() bool {
 			return b.sample(b.using, `holdfast_staged_volume_rebuild_ratio{volume="pvc-1",volume_id="`+id+`"}`) != ""
 		})
+		moments = append(moments, b.moment())
 		rebuilding, _ := b.scrape(b.using)
 		b.must(b.Sim(lost).Restart())
 		b.awaitWhole(id)
@@ -51,6 +58,7 @@ func TestMetricsTellWhatHappensToAVolume(t *testing.T) {
 		})
 		b.must(load.End())
 
+		moments = append(moments, b.moment())
 		using, usingText := b.scrape(b.using)
 		controlling, controllingText := b.scrape(b.controlling)
 		using["holdfast_staged_volume_rebuild_ratio"] = rebuilding["holdfast_staged_volume_rebuild_ratio"]
@@ -98,6 +106,31 @@ func TestMetricsTellWhatHappensToAVolume(t *testing.T) {
 			}
 		}
 	})
+	t.Run("the dashboard's queries return data", func(t *testing.T) { wantAnswers(t, moments) })
+}
+
+// refused makes a call that the controller refuses.
+func (b *bench) refused() {
+	b.t.Helper()
+	if _, err := try(b, b.controlling, "CreateSnapshot", b.controller.CreateSnapshot, &csi.CreateSnapshotRequest{Name: "none", SourceVolumeId: "absent"}); err == nil {
+		b.t.Error("a snapshot of a volume that isn't there was taken")
+	}
+}
+
+// moment scrapes both processes, as two instances.
+func (b *bench) moment() moment {
+	b.t.Helper()
+	m := moment{}
+	for instance, p := range map[string]*process{"node": b.using, "controller": b.controlling} {
+		families, _ := b.scrape(p)
+		for _, f := range families {
+			for sample, value := range f.samples {
+				name, labels, _ := strings.Cut(strings.TrimSuffix(sample, "}"), "{")
+				m[fmt.Sprintf(`%s{instance="%s",%s}`, name, instance, labels)] = value
+			}
+		}
+	}
+	return m
 }
 
 // want compares samples with those that begin so; "" is any value but zero.

@@ -1,12 +1,16 @@
 package metrics_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -278,23 +282,96 @@ func TestAlertsFireWhereTheyHaveTo(t *testing.T) {
 	}
 }
 
-// A query of the dashboard is parsed as the expression of a rule.
-func TestQueriesOfTheDashboardAreParsed(t *testing.T) {
-	tool := promtool(t)
+// dashboardRules writes the queries of the dashboard as rules, each with its number as the label n, and returns their file.
+func dashboardRules(t *testing.T) (path string, queries []query) {
+	t.Helper()
 	variables := strings.NewReplacer("$__rate_interval", "5m", "$__range", "6h", "$instance", ".*")
 	group := ruleGroup{Name: "dashboard"}
-	for _, q := range readDashboard(t) {
-		group.Rules = append(group.Rules, rule{Record: "dashboard:query", Expr: variables.Replace(q.expr), Labels: map[string]string{"panel": q.panel, "query": q.expr}})
+	queries = readDashboard(t)
+	for i, q := range queries {
+		group.Rules = append(group.Rules, rule{Record: "dashboard:query", Expr: variables.Replace(q.expr), Labels: map[string]string{"n": strconv.Itoa(i)}})
 	}
-	body, err := yaml.Marshal(ruleFile{Groups: []ruleGroup{group}})
+	return writeYAML(t, ruleFile{Groups: []ruleGroup{group}}), queries
+}
+
+func writeYAML(t *testing.T, content any) (path string) {
+	t.Helper()
+	body, err := yaml.Marshal(content)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "rules.yaml")
+	path = filepath.Join(t.TempDir(), "file.yaml")
 	if err := os.WriteFile(path, body, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return path
+}
+
+// A query of the dashboard is parsed as the expression of a rule.
+func TestQueriesOfTheDashboardAreParsed(t *testing.T) {
+	tool := promtool(t)
+	path, _ := dashboardRules(t)
 	if out, err := exec.CommandContext(t.Context(), tool, "check", "rules", path).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// moment is what the processes of a volume's life said at once, samples by their series.
+type moment map[string]string
+
+// wantAnswers has Prometheus' own tool ask the queries of the dashboard, of moments that each lasted ten minutes, and wants data from every one.
+func wantAnswers(t *testing.T, moments []moment) {
+	tool := promtool(t)
+	rules, queries := dashboardRules(t)
+	type series struct {
+		Series string `json:"series"`
+		Values string `json:"values"`
+	}
+	type answer struct {
+		Expr     string `json:"expr"`
+		EvalTime string `json:"eval_time"`
+		Samples  []any  `json:"exp_samples"`
+	}
+	var input []series
+	all := moment{}
+	for _, m := range moments {
+		maps.Copy(all, m)
+	}
+	for name := range all {
+		s := series{Series: name}
+		for _, m := range moments {
+			value, there := m[name]
+			number, err := strconv.ParseFloat(value, 64)
+			switch {
+			case !there:
+				s.Values += "_x10 "
+			case err != nil:
+				t.Fatalf("%s is %q", name, value)
+			default:
+				s.Values += strings.Repeat(strconv.FormatFloat(number, 'f', -1, 64)+" ", 10)
+			}
+		}
+		input = append(input, s)
+	}
+	var answers []answer
+	for i := range queries {
+		answers = append(answers, answer{
+			Expr:     fmt.Sprintf(`count(last_over_time(dashboard:query{n="%d"}[1h])) > bool 0`, i),
+			EvalTime: fmt.Sprintf("%dm", 10*len(moments)-1), Samples: []any{map[string]any{"labels": "{}", "value": 1}},
+		})
+	}
+	tests := writeYAML(t, map[string]any{
+		"rule_files": []string{rules}, "evaluation_interval": "1m",
+		"tests": []any{map[string]any{"interval": "1m", "input_series": input, "promql_expr_test": answers}},
+	})
+	out, err := exec.CommandContext(t.Context(), tool, "test", "rules", tests).CombinedOutput()
+	if err == nil {
+		return
+	}
+	for i, q := range queries {
+		if bytes.Contains(out, []byte(strconv.Quote(answers[i].Expr))) {
+			t.Errorf("panel %q: no data: %s", q.panel, q.expr)
+		}
+	}
+	t.Errorf("promtool: %v\n%s", err, out)
 }
