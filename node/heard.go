@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"k8s.io/klog/v2"
 
+	"github.com/holdfast-csi/holdfast/node/nvmeof"
 	"github.com/holdfast-csi/holdfast/spdk/timeouts"
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
@@ -16,21 +18,58 @@ type heard struct {
 	memory map[string]volume.Steady
 }
 
-// doubtAll puts all good legs in doubt, on record before this machine's path to the former raid host goes: that has served this machine unwatched,
-// and nothing else tells which of them it still had.
-func (w *watcher) doubtAll(ctx context.Context, s *switching) error {
+// servesOn says whether the raid host of an assembly serves this machine although it may have lost a leg since anybody looked. One whose target
+// doesn't answer hangs: its path is live until the kernel has noticed, but it acknowledges nothing.
+func (w *watcher) servesOn(ctx context.Context, wv *watchedVolume, v *volume.Volume, a volume.Assembly, paths []nvmeof.PathState) bool {
+	address := w.address(a.RaidHost)
+	return wv.mayHaveLost(v, a, w.clock.Now()) &&
+		slices.ContainsFunc(paths, func(p nvmeof.PathState) bool { return p.Address == address && p.State == nvmeof.StateLive }) &&
+		w.answers(ctx, a.RaidHost)
+}
+
+// whileServed does what may take long, as connecting to a new raid host that is cut off, and watches meanwhile whether the former one serves this
+// machine: it may be gone again by the time that it could be left.
+func (w *watcher) whileServed(ctx context.Context, s *switching, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	ticker := w.clock.NewTicker(timeouts.WatchInterval)
+	defer ticker.Stop()
+	var errs []error
+	for {
+		select {
+		case err := <-done:
+			return errors.Join(append(errs, err)...)
+		case <-ticker.C():
+			paths, err := w.server.fabrics.Paths(ctx, s.v.NQN())
+			if err == nil {
+				err = w.doubtServed(ctx, s, paths)
+			}
+			errs = append(errs, err)
+		}
+	}
+}
+
+// doubtServed puts all good legs in doubt where the former raid host serves this machine unwatched: nothing else tells which of them it still has.
+// That is on record before this machine's path to it goes.
+func (w *watcher) doubtServed(ctx context.Context, s *switching, paths []nvmeof.PathState) error {
+	former := s.v.LastServed()
+	if former == nil || !w.servesOn(ctx, s.wv, s.v, *former, paths) {
+		return nil
+	}
 	v, err := w.modify(ctx, s.wv, s.v.Assembly.Number, func(v *volume.Volume) (bool, error) {
 		good := v.InState(volume.ReplicaInSync)
 		for _, r := range good {
 			v.SetReplicaState(r.ID, volume.ReplicaSuspect, w.clock.Now().UTC())
+		}
+		if len(good) > 0 {
+			klog.FromContext(ctx).Info("Former raid host has gone on serving; it is asked which legs it has", "volumeID", v.ID, "raidHost", former.RaidHost)
 		}
 		return len(good) > 0, nil
 	})
 	if err != nil {
 		return err
 	}
-	klog.FromContext(ctx).Info("Former raid host has gone on serving; it is asked which legs it has", "volumeID", v.ID, "raidHost", v.LastServed().RaidHost)
-	s.v, s.l.unproven = v, slices.Clone(v.Assembly.Legs)
+	s.v, s.l.unproven, s.l.refuted = v, slices.Clone(v.Assembly.Legs), true
 	s.wv.doubtAll(s.l.unproven)
 	return nil
 }

@@ -109,17 +109,14 @@ func (wv *watchedVolume) wholeLately(v *volume.Volume, now time.Time) bool {
 	return err == nil && now.Sub(wv.wholeAt) <= values.Leg.FastIOFail+unwatched
 }
 
-// servesOn says whether the raid host of an assembly, at an address, serves this machine although all its good legs were last seen so long ago
-// that it may have acknowledged writes without one since. With one leg it acknowledges none without that. One that is left because it had lost
-// sight of all legs is asked anyway, and a process that has only just begun asks, too.
-func (wv *watchedVolume) servesOn(v *volume.Volume, a volume.Assembly, address string, paths []nvmeof.PathState, now time.Time) bool {
+// mayHaveLost says whether all good legs of an assembly were last seen so long ago that its raid host, if it has been at work, may have acknowledged
+// writes without one since. With one leg it acknowledges none without that. One that is left because it had lost sight of all legs is asked
+// anyway, and a process that has only just begun asks, too.
+func (wv *watchedVolume) mayHaveLost(v *volume.Volume, a volume.Assembly, now time.Time) bool {
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
 	values, err := timeouts.Derive(v.Parameters.Budgets)
-	if wv.wholeAt.IsZero() || wv.noticed.asked || len(a.Legs) == 1 || err == nil && now.Sub(wv.wholeAt) < values.Leg.FastIOFail {
-		return false
-	}
-	return slices.ContainsFunc(paths, func(p nvmeof.PathState) bool { return p.Address == address && p.State == nvmeof.StateLive })
+	return !wv.wholeAt.IsZero() && !wv.noticed.asked && len(a.Legs) > 1 && (err != nil || now.Sub(wv.wholeAt) >= values.Leg.FastIOFail)
 }
 
 // inTime is wholeLately for a caller that doesn't hold wv.mu.

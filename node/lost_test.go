@@ -17,14 +17,16 @@ import (
 	"github.com/holdfast-csi/holdfast/spdk/volume"
 )
 
-// pathsOnly is a machine of which only the paths to a volume are asked for.
+// pathsOnly is a machine of which only the paths to a volume are asked for, and whether a target answers it.
 type pathsOnly struct {
 	Fabrics
 	paths []nvmeof.PathState
 	err   error
+	greet error
 }
 
 func (p pathsOnly) Paths(context.Context, string) ([]nvmeof.PathState, error) { return p.paths, p.err }
+func (p pathsOnly) Greet(context.Context, string) error                       { return p.greet }
 
 var (
 	raidHost = spdk.Address{Host: "10.0.0.1", Port: 4420}
@@ -106,6 +108,49 @@ func TestRaidHostIsLostWhenNobodyReachesIt(t *testing.T) {
 			l := w.lost(t.Context(), v, n, *n)
 			if l.why != c.why || l.gone != c.gone || len(l.unproven) > 0 != c.unproven {
 				t.Errorf("got %+v", l)
+			}
+		})
+	}
+}
+
+// A raid host that is left serves on if this machine reaches it and it may have lost a leg since it was last seen. One that hangs serves nobody,
+// although the path to it is live for a while.
+func TestRaidHostServesOnWhereItAnswersOnALivePath(t *testing.T) {
+	v := running()
+	values, err := timeouts.Derive(v.Parameters.Budgets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := values.Leg.FastIOFail
+	alone := *v.Assembly
+	alone.Legs = alone.Legs[:1]
+	live := []nvmeof.PathState{path(other, nvmeof.StateLive), path(raidHost, nvmeof.StateLive)}
+	for name, c := range map[string]struct {
+		assembly volume.Assembly
+		whole    time.Duration // how long ago its legs were last seen; 0 is never
+		noticed  loss
+		paths    []nvmeof.PathState
+		greet    error
+		want     bool
+	}{
+		"it answers, and was last seen long ago": {assembly: *v.Assembly, whole: late, paths: live, want: true},
+		"it was seen just now":                   {assembly: *v.Assembly, whole: late - 1, paths: live},
+		"it hangs":                               {assembly: *v.Assembly, whole: late, paths: live, greet: errors.New("timeout")},
+		"the path to it is down":                 {assembly: *v.Assembly, whole: late, paths: []nvmeof.PathState{path(other, nvmeof.StateLive), path(raidHost, "connecting")}},
+		"it has one leg":                         {assembly: alone, whole: late, paths: live},
+		"it is asked anyway":                     {assembly: *v.Assembly, whole: late, noticed: loss{asked: true}, paths: live},
+		"it was never seen":                      {assembly: *v.Assembly, paths: live},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Unix(100_000, 0)
+			cluster := converge.NewCluster([]*converge.Node{{Name: "n1", NVMf: raidHost}, {Name: "n2", NVMf: other}})
+			w := newWatcher(&Server{cluster: cluster, fabrics: pathsOnly{greet: c.greet}}, testingclock.NewFakeClock(now))
+			wv := &watchedVolume{noticed: c.noticed}
+			if c.whole > 0 {
+				wv.wholeAt = now.Add(-c.whole)
+			}
+			if got := w.servesOn(t.Context(), wv, v, c.assembly, c.paths); got != c.want {
+				t.Errorf("got %v", got)
 			}
 		})
 	}

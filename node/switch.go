@@ -82,7 +82,7 @@ func (w *watcher) viable(ctx context.Context, wv *watchedVolume, v *volume.Volum
 		return fmt.Errorf("%w: the standby on %s has no raid", volume.ErrPrecondition, v.Standby.RaidHost)
 	}
 	paths, _ := w.paths(ctx, v)
-	if !l.asked && !l.gone && wv.servesOn(v, *v.Assembly, l.address, paths, w.clock.Now()) {
+	if !v.Assembly.Held && !l.asked && !l.gone && w.servesOn(ctx, wv, v, *v.Assembly, paths) {
 		return fmt.Errorf("%w: it serves this machine again", volume.ErrConflict)
 	}
 	down := w.down()
@@ -263,21 +263,18 @@ func (w *watcher) leavePaths(ctx context.Context, s *switching) (proven bool, er
 		return false, err
 	}
 	if len(paths) > 0 {
-		if err := w.connectPath(ctx, s.v, s.v.Assembly.RaidHost); err != nil {
+		if err := w.whileServed(ctx, s, func() error { return w.connectPath(ctx, s.v, s.v.Assembly.RaidHost) }); err != nil {
 			return false, fmt.Errorf("connect to the new raid host %s: %w", s.v.Assembly.RaidHost, err)
 		}
 		if paths, err = w.server.fabrics.Paths(ctx, nqn); err != nil {
 			return false, err
 		}
+		if err := w.doubtServed(ctx, s, paths); err != nil {
+			return false, err
+		}
 	}
 	if proven = s.l.proven(paths); !proven {
 		s.wv.refute() // once the paths are deleted, nothing tells any more
-	}
-	if former := s.v.LastServed(); former != nil && s.wv.servesOn(s.v, *former, w.address(former.RaidHost), paths, w.clock.Now()) {
-		proven = false
-		if err := w.doubtAll(ctx, s); err != nil {
-			return false, err
-		}
 	}
 	errs := make([]error, len(paths))
 	var wg sync.WaitGroup

@@ -18,9 +18,11 @@ import (
 const (
 	// tendLimit bounds one tending of a volume.
 	tendLimit = time.Minute
-	// A volume that can't be made whole now is tended again after a pause that doubles from shortestPause to longestPause.
+	// A volume that can't be made whole now is tended again after a pause that doubles from shortestPause to longestPause, to longestWait where
+	// its I/O waits for that.
 	shortestPause = timeouts.WatchInterval
 	longestPause  = 10 * time.Second
+	longestWait   = 2 * time.Second
 	// maxRebuilds is how many rebuilds may run on one raid host at a time.
 	maxRebuilds = 2
 )
@@ -153,10 +155,14 @@ func (w *watcher) tendOnce(ctx context.Context, wv *watchedVolume, l loss) {
 	if wv.record != nil {
 		revision = wv.record.Revision
 	}
+	longest := longestPause
+	if v := wv.last; v != nil && v.Assembly != nil && v.Assembly.Held {
+		longest = longestWait
+	}
 	if revision != wv.seen {
 		wv.pause = shortestPause
 	} else {
-		wv.pause = min(max(2*wv.pause, shortestPause), longestPause)
+		wv.pause = min(max(2*wv.pause, shortestPause), longest)
 	}
 	wv.seen, wv.next = revision, w.clock.Now().Add(wv.pause)
 }
