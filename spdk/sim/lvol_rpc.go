@@ -322,11 +322,12 @@ func (c *call) lvolDelete() {
 		c.p.spawn(func(ctx context.Context) {
 			err := l.blob.delete(ctx)
 			c.p.locked(func() {
+				// It is forgotten also when its blob can't be deleted (lib/lvol/lvol.c, lvol_delete_blob_cb).
+				l.store.lvols = slices.DeleteFunc(l.store.lvols, func(o *lvol) bool { return o == l })
 				if rc := errnoOf(err); rc != 0 {
 					c.fail(codeInternalError, rc.strerror())
 					return
 				}
-				l.store.lvols = slices.DeleteFunc(l.store.lvols, func(o *lvol) bool { return o == l })
 				c.ok(true)
 			})
 		})
