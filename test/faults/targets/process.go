@@ -56,7 +56,11 @@ func (t *target) control(ctx context.Context, what string) error {
 		return t.call(ctx, timeouts.RPC, "bdev_error_inject_error", map[string]any{"name": faulty, "io_type": "all", "error_type": "pending", "num": 1 << 30})
 	case "diskok":
 		err := t.call(ctx, thawLimit, "bdev_error_inject_error", map[string]any{"name": faulty, "io_type": "clear", "error_type": "failure"})
-		return errors.Join(err, t.call(ctx, thawLimit, "bdev_error_resume_pending", map[string]any{"name": faulty}))
+		err = errors.Join(err, t.call(ctx, thawLimit, "bdev_error_resume_pending", map[string]any{"name": faulty}))
+		if err != nil && t.signal(0) != nil {
+			return nil // it has crashed, and what hung with it
+		}
+		return err
 	}
 	return fmt.Errorf("no such command: %s", what)
 }
