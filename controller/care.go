@@ -84,6 +84,16 @@ func (c *carer) notice(node string, err error, now time.Time) time.Duration {
 	return 0
 }
 
+// memory is what is remembered of legs, by their volume.
+func (s *Server) memory(id string) map[string]volume.Steady {
+	s.carer.mu.Lock()
+	defer s.carer.mu.Unlock()
+	if s.carer.memory[id] == nil {
+		s.carer.memory[id] = map[string]volume.Steady{}
+	}
+	return s.carer.memory[id]
+}
+
 // forget drops what is remembered of a volume that needs nothing.
 func (s *Server) forget(id string) {
 	s.carer.mu.Lock()
@@ -132,7 +142,7 @@ func (s *Server) needsCare(v *volume.Volume, stocks map[string]lvolStock) bool {
 	if len(v.Replicas) < v.Parameters.Replicas || len(v.InState(volume.ReplicaOutOfSync)) > 0 {
 		return true
 	}
-	if v.Owner == "" && len(v.InState(volume.ReplicaInSync)) > v.Parameters.Replicas {
+	if v.Owner == "" && (v.InFlight != volume.InFlightNone || len(v.InState(volume.ReplicaInSync)) > v.Parameters.Replicas) {
 		return true
 	}
 	return v.Owner == "" && (len(v.InState(volume.ReplicaSuspect)) > 0 ||
@@ -142,8 +152,11 @@ func (s *Server) needsCare(v *volume.Volume, stocks map[string]lvolStock) bool {
 // care looks after the replicas of one volume: it gives up those that are gone, places others in their stead, and rebuilds what no node
 // service will.
 func (s *Server) care(ctx context.Context, v *volume.Volume, stocks map[string]lvolStock) error {
-	v, err := s.giveUpReplicas(ctx, v, stocks)
+	v, err := s.singleOut(ctx, v)
 	if err != nil {
+		return err
+	}
+	if v, err = s.giveUpReplicas(ctx, v, stocks); err != nil {
 		return err
 	}
 	v, replaceErr := s.replace(ctx, v, stocks)
@@ -157,6 +170,28 @@ func (s *Server) care(ctx context.Context, v *volume.Volume, stocks map[string]l
 		return err
 	}
 	return s.rebuild(ctx, v)
+}
+
+// singleOut has a volume that runs nowhere go on from one replica that is there, where replicas may differ in what was under way when it was last in use.
+func (s *Server) singleOut(ctx context.Context, v *volume.Volume) (*volume.Volume, error) {
+	if v.Owner != "" || v.Assembly != nil || v.InFlight == volume.InFlightNone {
+		return v, nil
+	}
+	seen := s.converger.Observe(ctx, v)
+	for _, r := range v.InState(volume.ReplicaInSync) {
+		if there, exists := seen.Nodes[r.Node].Replicas[r.ID]; !exists || !v.Fits(there.SizeBytes) {
+			continue
+		}
+		klog.FromContext(ctx).Info("Volume goes on from one replica: others may differ in what was under way when it was last in use", "volumeID", v.ID, "replica", r.ID, "node", r.Node)
+		return s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
+			if v.Owner != "" || v.Assembly != nil || v.Replica(r.ID) == nil || v.Replica(r.ID).State != volume.ReplicaInSync {
+				return false, volume.ErrConflict
+			}
+			v.GoOnWith(r.ID, s.clock.Now().UTC())
+			return true, nil
+		})
+	}
+	return v, nil
 }
 
 // giveUpReplicas puts on record what became of replicas whose lvols are gone. One that is a leg of what runs is the owner's to judge,
@@ -308,7 +343,7 @@ func (s *Server) assembleForRebuild(ctx context.Context, v *volume.Volume) error
 		if v.Assembly != nil || v.Owner != "" || v.Phase != volume.PhaseReady || assembly.Number != v.Assemblies+1 {
 			return false, volume.ErrConflict
 		}
-		v.Assembly, v.Assemblies = assembly, assembly.Number
+		v.Assembly, v.Assemblies, v.InFlight = assembly, assembly.Number, volume.InFlightNone
 		for _, id := range lost {
 			v.SetReplicaState(id, volume.ReplicaOutOfSync, s.clock.Now().UTC())
 		}
@@ -352,14 +387,7 @@ func (s *Server) judge(ctx context.Context, v *volume.Volume) (*volume.Volume, e
 	if !ok {
 		return v, nil // made again by what follows
 	}
-	s.carer.mu.Lock()
-	memory := s.carer.memory[v.ID]
-	if memory == nil {
-		memory = map[string]volume.Steady{}
-		s.carer.memory[v.ID] = memory
-	}
-	s.carer.mu.Unlock()
-	changes := volume.Judge(v, legs, memory, v.Parameters.Budgets.ReplicaStall, s.clock.Now())
+	changes := volume.Judge(v, legs, s.memory(v.ID), v.Parameters.Budgets.ReplicaStall, s.clock.Now())
 	if len(changes) == 0 {
 		return v, nil
 	}

@@ -95,7 +95,7 @@ func (s *Server) vacant(ctx context.Context, id string) (*volume.Volume, error) 
 	if err := mayBeSource(v); err != nil {
 		return nil, err
 	}
-	return v, hasOneSize(v)
+	return v, hasAlikeReplicas(v)
 }
 
 // wish puts what is planned of a volume on its record.
@@ -107,7 +107,7 @@ func (s *Server) wish(ctx context.Context, id string, wish *volume.SnapshotWish)
 		case v.SizeBytes != wish.SizeBytes:
 			return false, fmt.Errorf("%w: volume %s grows", volume.ErrBusy, id)
 		}
-		if err := errors.Join(mayBeSource(v), hasOneSize(v)); err != nil {
+		if err := errors.Join(mayBeSource(v), hasAlikeReplicas(v)); err != nil {
 			return false, err
 		}
 		v.Snapshot = wish

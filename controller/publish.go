@@ -153,7 +153,7 @@ func (s *Server) enterPublication(ctx context.Context, v *volume.Volume, p volum
 			if assembly == nil || assembly.Number != v.Assemblies+1 {
 				return false, volume.ErrConflict
 			}
-			v.Assembly, v.Assemblies = assembly, assembly.Number
+			v.Assembly, v.Assemblies, v.InFlight = assembly, assembly.Number, volume.InFlightNone
 			for _, id := range lost {
 				v.SetReplicaState(id, volume.ReplicaOutOfSync, s.clock.Now().UTC())
 			}
@@ -188,6 +188,12 @@ func (s *Server) choose(ctx context.Context, v *volume.Volume, host string) (*vo
 			continue
 		}
 		lost = append(lost, r.ID)
+	}
+	if v.InFlight != volume.InFlightNone && len(a.Legs) > 1 {
+		for _, id := range a.Legs[1:] {
+			why = append(why, fmt.Errorf("replica %s on %s: it may differ in what was under way when the volume was last in use", id, v.Replica(id).Node))
+		}
+		a.Legs, lost = a.Legs[:1], append(lost, a.Legs[1:]...)
 	}
 	if len(a.Legs) == 0 {
 		return nil, nil, fmt.Errorf("%w; the volume waits until one can: %w", volume.ErrNoGoodReplica, errors.Join(why...))

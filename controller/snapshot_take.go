@@ -82,7 +82,7 @@ func (s *Server) source(ctx context.Context, sn *volume.Snapshot) (*volume.Volum
 func (s *Server) planSnapshot(ctx context.Context, sn *volume.Snapshot) (*volume.Snapshot, *volume.Volume, error) {
 	v, err := s.get(ctx, sn.Source)
 	if err == nil {
-		err = hasOneSize(v)
+		err = hasAlikeReplicas(v)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -110,7 +110,7 @@ func (s *Server) planSnapshot(ctx context.Context, sn *volume.Snapshot) (*volume
 		if err := mayBeSource(v); err != nil {
 			return false, err
 		}
-		if err := hasOneSize(v); err != nil {
+		if err := hasAlikeReplicas(v); err != nil {
 			return false, err
 		}
 		v.Snapshot = &volume.SnapshotWish{Snapshot: sn.ID, UUID: sn.UUID, Replicas: slices.Clone(planned), SizeBytes: v.SizeBytes, State: volume.WishWanted}
@@ -119,9 +119,12 @@ func (s *Server) planSnapshot(ctx context.Context, sn *volume.Snapshot) (*volume
 	return sn, v, err
 }
 
-// hasOneSize says that a volume is being grown: its replicas may differ in size then.
-func hasOneSize(v *volume.Volume) error {
-	if v.GrowingFrom == 0 {
+// hasAlikeReplicas says why the replicas of a volume may differ: in size while it is being grown, in what was under way after a raid host was lost.
+func hasAlikeReplicas(v *volume.Volume) error {
+	switch {
+	case v.InFlight != volume.InFlightNone:
+		return fmt.Errorf("%w: volume %s has just changed its raid host; a snapshot can be taken when its hosts have sent again what was under way", volume.ErrBusy, v.ID)
+	case v.GrowingFrom == 0:
 		return nil
 	}
 	return fmt.Errorf("%w: volume %s is growing from %d to %d bytes; a snapshot can be taken when all its replicas and its host have the new size", volume.ErrBusy, v.ID, v.GrowingFrom, v.SizeBytes)

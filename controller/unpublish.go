@@ -39,10 +39,18 @@ func (s *Server) unpublish(ctx context.Context, id, node string) error {
 	if err != nil {
 		return err
 	}
+	finished := func(volume.Assembly) bool { return false }
+	if v.StagedToWriteOn(node) {
+		finished = s.runs(ctx, v)
+	}
 	v, err = s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
 		running, gone := v.Assembly != nil && !v.Assembly.Stopping, node != "" && v.Publication(node) == nil
 		if len(v.Publications) == 0 && !running || len(v.Publications) > 0 && gone {
 			return false, nil
+		}
+		// A node that may have writes under way, and never lets go, sends nothing again. A raid host that is there finishes what it has been given.
+		if v.StagedToWriteOn(node) && v.Assembly != nil && (v.InFlight == volume.InFlightResent || !finished(*v.Assembly)) {
+			v.InFlight = volume.InFlightLost
 		}
 		v.Unpublish(node)
 		return true, nil
@@ -58,6 +66,24 @@ func (s *Server) unpublish(ctx context.Context, id, node string) error {
 	}
 	_, err = s.stop(ctx, v)
 	return err
+}
+
+// runs asks whether an assembly's raid is there, and returns what was found: false of any other assembly.
+func (s *Server) runs(ctx context.Context, v *volume.Volume) (found func(volume.Assembly) bool) {
+	never := func(volume.Assembly) bool { return false }
+	if v.Assembly == nil || v.Assembly.Held {
+		return never
+	}
+	node, err := s.cluster.Node(v.Assembly.RaidHost)
+	if err != nil {
+		return never
+	}
+	health, err := node.Health(ctx)
+	_, there := converge.LegHealth(v, *v.Assembly, health)
+	if err != nil || !there {
+		return never
+	}
+	return func(a volume.Assembly) bool { return a.Number == v.Assembly.Number && !a.Held }
 }
 
 // stop takes a stopping assembly apart. When its raid host doesn't answer, it is cut off from the replicas instead, and what is
@@ -97,11 +123,15 @@ func (s *Server) ended(v *volume.Volume) {
 	for _, r := range v.InState(volume.ReplicaRebuilding) {
 		v.SetReplicaState(r.ID, volume.ReplicaOutOfSync, s.clock.Now().UTC())
 	}
+	s.forget(whileStopping(v))
 	v.Assembly, v.Owner, v.Review = nil, "", false
 }
 
+// whileStopping names what is remembered of an assembly's legs while it is stopped.
+func whileStopping(v *volume.Volume) string { return fmt.Sprintf("%s/%d", v.ID, v.Assembly.Number) }
+
 // recordMembers puts on record, while the raid still tells, which legs it has ejected or is about to: the owner may have died before
-// it could. A raid host that doesn't answer tells nothing.
+// it could. A raid host that doesn't answer tells nothing. One whose only leg was just rebuilt is asked until that is known to be good: ErrBusy.
 func (s *Server) recordMembers(ctx context.Context, v *volume.Volume) (*volume.Volume, error) {
 	if v.Assembly.Held {
 		return v, nil
@@ -115,21 +145,27 @@ func (s *Server) recordMembers(ctx context.Context, v *volume.Volume) (*volume.V
 		klog.FromContext(ctx).V(2).Info("Raid host can't be asked about its legs", "volumeID", v.ID, "node", node.Name, "err", err)
 		return v, nil
 	}
-	return s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
+	memory := s.memory(whileStopping(v))
+	v, err = s.modify(ctx, v.ID, func(v *volume.Volume) (bool, error) {
 		if v.Assembly == nil || v.Assembly.Held {
 			return false, volume.ErrConflict
 		}
 		legs, ok := converge.LegHealth(v, *v.Assembly, health)
 		if !ok {
+			clear(memory)
 			return false, nil
 		}
 		now := s.clock.Now().UTC()
-		changes := volume.Judge(v, legs, map[string]volume.Steady{}, v.Parameters.Budgets.ReplicaStall, now)
+		changes := volume.Judge(v, legs, memory, v.Parameters.Budgets.ReplicaStall, now)
 		for id, state := range changes {
 			v.SetReplicaState(id, state, now)
 		}
 		return len(changes) > 0, nil
 	})
+	if err == nil && len(v.InState(volume.ReplicaInSync)) == 0 && volume.Unsettled(v, memory) {
+		return nil, fmt.Errorf("%w: the only replicas that its raid has were just rebuilt or failing; it takes %s until one is known to be good", volume.ErrBusy, v.Parameters.Budgets.ReplicaStall)
+	}
+	return v, err
 }
 
 // retire gives up an assembly whose raid host doesn't answer: the replicas' exports are taken away, which cuts it off from them,
@@ -150,11 +186,7 @@ func (s *Server) retire(ctx context.Context, v *volume.Volume) (*volume.Volume, 
 			return false, volume.ErrConflict
 		}
 		if inUse {
-			for _, id := range v.Assembly.Legs {
-				if id != fenced[0] && v.Replica(id).State == volume.ReplicaInSync {
-					v.SetReplicaState(id, volume.ReplicaOutOfSync, s.clock.Now().UTC())
-				}
-			}
+			v.GoOnWith(fenced[0], s.clock.Now().UTC())
 		}
 		retired := *v.Assembly
 		v.RetireStandby()

@@ -43,6 +43,9 @@ func (w *watcher) follow(ctx context.Context, wv *watchedVolume) error {
 	}
 	to := v.GuestPaths()
 	if len(paths) == 0 { // being attached, which isn't done from here, or given up by the kernel
+		if v, err = w.guestGaveUp(ctx, wv, v); err != nil {
+			return err
+		}
 		return w.left(ctx, v, v.Assemblies)
 	}
 	if len(to) == 0 {
@@ -78,9 +81,16 @@ func (w *watcher) comeBack(ctx context.Context, v *volume.Volume) (*volume.Volum
 }
 
 // arriveAsGuest readies the record for this machine to attach a volume that is another node's.
-func (s *Server) arriveAsGuest(ctx context.Context, v *volume.Volume) (*volume.Volume, error) {
+func (s *Server) arriveAsGuest(ctx context.Context, wv *watchedVolume, v *volume.Volume) (*volume.Volume, error) {
 	if a := v.Assembly; a == nil || a.Held || a.Leaving || a.Stopping {
 		return nil, fmt.Errorf("%w: node %s is moving it to another raid host", volume.ErrBusy, v.Owner)
+	}
+	v, err := s.watcher.guestGaveUp(ctx, wv, v)
+	if err != nil {
+		return nil, err
+	}
+	if v.InFlight == volume.InFlightLost {
+		return nil, fmt.Errorf("%w: replicas may differ; node %s is about to have it go on from one of them", volume.ErrBusy, v.Owner)
 	}
 	return s.watcher.comeBack(ctx, v)
 }

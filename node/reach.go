@@ -98,7 +98,7 @@ func (w *watcher) unreached(ctx context.Context, wv *watchedVolume, v *volume.Vo
 		return loss{}
 	}
 	paths, live := w.paths(ctx, v)
-	if live {
+	if live || len(paths) == 0 { // being attached or detached, or not attached again yet
 		return loss{}
 	}
 	return loss{why: "its target lets this machine in no more", departure: departure{cause: CauseRefused}, address: w.address(v.Assembly.RaidHost), paths: paths}

@@ -149,8 +149,8 @@ func (w *watcher) pauseAndTake(ctx context.Context, wv *watchedVolume) (*taking,
 	if v.Snapshot.State == volume.WishPausing {
 		return nil, w.endPause(ctx, wv, v)
 	}
-	if v.Assembly == nil || !v.Assembly.Running || v.Assembly.Held || v.Assembly.Stopping {
-		return nil, fmt.Errorf("%w: it is on its way to another raid host", volume.ErrBusy)
+	if v.Assembly == nil || !v.Assembly.Running || v.Assembly.Held || v.Assembly.Stopping || v.InFlight != volume.InFlightNone {
+		return nil, fmt.Errorf("%w: it is on its way to another raid host, or just arrived", volume.ErrBusy)
 	}
 	host, err := w.server.cluster.Node(v.Assembly.RaidHost)
 	if err != nil {

@@ -59,8 +59,12 @@ func (s *Server) stage(ctx context.Context, id, path string, a access, secrets m
 			return err
 		}
 	}
+	first := !v.StagedToWriteOn(s.name)
 	if v, err = s.own(ctx, id); err != nil {
 		return err
+	}
+	if first {
+		s.watcher.add(id).setIdle(true)
 	}
 	v, device, err := s.attach(ctx, v, st, path, a)
 	if err != nil {
@@ -140,16 +144,11 @@ func (s *Server) attach(ctx context.Context, v *volume.Volume, st *staged, path 
 	}
 	guest := v.Owner != s.name
 	if guest {
-		if v, err = s.arriveAsGuest(ctx, v); err != nil {
+		if v, err = s.arriveAsGuest(ctx, wv, v); err != nil {
 			return nil, none, err
 		}
-	} else if v.Assembly != nil && v.Assembly.Held {
-		if err := s.watcher.resumeSwitch(ctx, wv, v); err != nil {
-			return nil, none, err
-		}
-		if v, err = s.get(ctx, v.ID); err != nil {
-			return nil, none, err
-		}
+	} else if v, err = s.arriveAsOwner(ctx, wv, v); err != nil {
+		return nil, none, err
 	}
 	target, err := s.target(v)
 	if err != nil {
@@ -160,6 +159,7 @@ func (s *Server) attach(ctx context.Context, v *volume.Volume, st *staged, path 
 	if _, err := s.fabrics.Connect(limited, target); err != nil {
 		return nil, none, err
 	}
+	wv.setIdle(false)
 	if v.GrowingFrom > 0 && !guest {
 		if _, err := s.watcher.grow(limited, wv, v); err != nil {
 			klog.FromContext(ctx).Info("Volume is staged before it has grown", "volumeID", v.ID, "err", err)
@@ -170,6 +170,25 @@ func (s *Server) attach(ctx context.Context, v *volume.Volume, st *staged, path 
 	}
 	device, err := s.fabrics.WaitSize(limited, target.NQN, target.NSUUID, v.LeastBytes())
 	return v, device, err
+}
+
+// arriveAsOwner readies a volume that is this node's for this machine to attach it: a switch that was cut short is finished, and its raid has no legs that
+// may differ in what was under way when this machine was lost.
+func (s *Server) arriveAsOwner(ctx context.Context, wv *watchedVolume, v *volume.Volume) (*volume.Volume, error) {
+	if v.Assembly == nil {
+		return v, nil
+	}
+	if !v.Assembly.Held {
+		return s.watcher.readAlike(ctx, wv, v)
+	}
+	v, err := s.watcher.heedGivingUp(ctx, wv, v, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.watcher.resumeSwitch(ctx, wv, v); err != nil {
+		return nil, err
+	}
+	return s.get(ctx, v.ID)
 }
 
 // letGo detaches an earlier volume of the same name that was deleted without having been unstaged here.

@@ -49,6 +49,7 @@ func (w *watcher) switchOver(ctx context.Context, wv *watchedVolume, v *volume.V
 		for _, id := range l.unproven {
 			v.SetReplicaState(id, volume.ReplicaSuspect, now)
 		}
+		v.SendAgain()
 		v.Assembly.Leaving = false
 		v.Retired = append(v.Retired, *v.Assembly)
 		v.Assembly, v.Standby, v.MoveTo = v.Standby, nil, ""
@@ -195,6 +196,12 @@ func (w *watcher) fence(ctx context.Context, s *switching) error {
 func (w *watcher) settleOn(ctx context.Context, s *switching) error {
 	v, err := w.modify(ctx, s.wv, s.v.Assembly.Number, func(v *volume.Volume) (bool, error) {
 		now := w.clock.Now().UTC()
+		switch {
+		case v.InFlight == volume.InFlightLost && len(s.legs) > 1:
+			return false, fmt.Errorf("%w: a node that has it staged was lost", volume.ErrConflict)
+		case v.InFlight == volume.InFlightLost:
+			w.goOn(v, s.legs[0])
+		}
 		for _, r := range v.InState(volume.ReplicaInSync, volume.ReplicaSuspect, volume.ReplicaRebuilding) {
 			if slices.Contains(s.legs, r.ID) {
 				v.SetReplicaState(r.ID, volume.ReplicaInSync, now)
@@ -365,6 +372,16 @@ func (w *watcher) purge(ctx context.Context, s *switching) error {
 		return health.Controllers[v.LegController(*v.Replica(id))].State == spdk.LegEnabled
 	}) {
 		return fmt.Errorf("%w: the new raid host %s reaches none of the legs %v", volume.ErrNodeDown, node.Name, good)
+	}
+	if v.InFlight == volume.InFlightLost {
+		connected := func(id string) bool {
+			return health.Controllers[v.LegController(*v.Replica(id))].State == spdk.LegEnabled
+		}
+		id, err := w.sole(ctx, v, slices.DeleteFunc(good, func(id string) bool { return !connected(id) }))
+		if err != nil {
+			return err
+		}
+		s.legs, good = []string{id}, []string{id}
 	}
 	errs := make([]error, len(v.Replicas))
 	var wg sync.WaitGroup

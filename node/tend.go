@@ -18,8 +18,8 @@ import (
 const (
 	// tendLimit bounds one tending of a volume.
 	tendLimit = time.Minute
-	// A volume that can't be made whole now is tended again after a pause that doubles from shortestPause to longestPause, to longestWait where
-	// its I/O waits for that.
+	// A volume that can't be made whole now is tended again after a pause that doubles from shortestPause to longestPause, to longestWait while
+	// its I/O waits for that or may be under way again.
 	shortestPause = timeouts.WatchInterval
 	longestPause  = 10 * time.Second
 	longestWait   = 2 * time.Second
@@ -113,7 +113,7 @@ func (wv *watchedVolume) wants() bool {
 	if v == nil || v.Assembly == nil {
 		return false
 	}
-	if v.Assembly.Held || v.Assembly.Leaving || v.MoveTo != "" || v.GrowingFrom > 0 || len(v.Retired) > 0 || wv.seen == 0 || !wv.unreachedSince.IsZero() {
+	if v.Assembly.Held || v.Assembly.Leaving || v.InFlight != volume.InFlightNone || v.MoveTo != "" || v.GrowingFrom > 0 || len(v.Retired) > 0 || wv.seen == 0 || !wv.unreachedSince.IsZero() {
 		return true
 	}
 	if wv.limits == nil || *wv.limits != v.Parameters.Limits || len(v.InState(volume.ReplicaInSync)) > v.Parameters.Replicas {
@@ -156,7 +156,7 @@ func (w *watcher) tendOnce(ctx context.Context, wv *watchedVolume, l loss) {
 		revision = wv.record.Revision
 	}
 	longest := longestPause
-	if v := wv.last; v != nil && v.Assembly != nil && v.Assembly.Held {
+	if v := wv.last; v != nil && v.Assembly != nil && (v.Assembly.Held || v.InFlight != volume.InFlightNone) {
 		longest = longestWait
 	}
 	if revision != wv.seen {
@@ -180,6 +180,9 @@ func (w *watcher) tend(ctx context.Context, wv *watchedVolume, l loss) error {
 	if l.number != v.Assembly.Number {
 		l = loss{} // it was left meanwhile
 	}
+	if v, err = w.heedGivingUp(ctx, wv, v, l.why != "" || v.Assembly.Held); err != nil {
+		return err
+	}
 	switch {
 	case l.gone && (!w.standbyReady(wv, v) || wv.unknown(v, w.clock.Now())):
 		noticed := cmp.Or(wv.underWay().since, w.clock.Now())
@@ -194,6 +197,12 @@ func (w *watcher) tend(ctx context.Context, wv *watchedVolume, l loss) error {
 		return w.resumeSwitch(ctx, wv, v)
 	case v.Assembly.Leaving && wv.inTime(v, w.clock.Now()):
 		return w.stay(ctx, wv, v)
+	}
+	if v, err = w.singleOut(ctx, wv, v); err != nil {
+		return err
+	}
+	if v, err = w.settleInFlight(ctx, wv, v); err != nil {
+		return err
 	}
 	var moveErr error
 	if v.MoveTo != "" && len(v.InState(volume.ReplicaRebuilding, volume.ReplicaSuspect)) == 0 {
@@ -275,7 +284,23 @@ func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Vo
 	if len(good) == 0 {
 		return fmt.Errorf("%w: raid host %s may have acknowledged writes without any leg that is left", volume.ErrNoGoodReplica, v.Assembly.RaidHost)
 	}
+	if v.InFlight == volume.InFlightLost {
+		id, err := w.sole(ctx, v, good)
+		if err != nil {
+			return err
+		}
+		good = []string{id}
+	}
 	v, err := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
+		if v.InFlight == volume.InFlightLost && len(good) > 1 {
+			return false, fmt.Errorf("%w: a node that has it staged was lost", volume.ErrConflict)
+		}
+		if v.InFlight == volume.InFlightLost {
+			w.goOn(v, good[0])
+		} else {
+			v.SendAgain()
+		}
+		v.ArriveAgain()
 		for _, r := range v.InState(volume.ReplicaRebuilding, volume.ReplicaInSync) {
 			if !slices.Contains(good, r.ID) {
 				v.SetReplicaState(r.ID, volume.ReplicaOutOfSync, w.clock.Now().UTC())

@@ -55,12 +55,17 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 	if err != nil {
 		return err
 	}
+	lost := false
 	if nqn != "" {
+		if lost, err = s.lostWrites(ctx, wv); err != nil {
+			return err
+		}
 		if err := s.detach(ctx, nqn, u); err != nil {
 			return err
 		}
+		wv.setIdle(!lost)
 	}
-	if err := s.giveBack(ctx, wv); err != nil {
+	if err := s.giveBack(ctx, wv, lost); err != nil {
 		return err
 	}
 	s.watcher.remove(id)
@@ -69,6 +74,19 @@ func (s *Server) unstage(ctx context.Context, id, path string) error {
 	}
 	klog.FromContext(ctx).V(2).Info("Volume unstaged", "volumeID", id, "path", path)
 	return nil
+}
+
+// lostWrites says whether a volume that is about to be detached is not reached where it runs: what was under way has failed, or fails with that.
+func (s *Server) lostWrites(ctx context.Context, wv *watchedVolume) (bool, error) {
+	v, err := s.get(ctx, wv.id)
+	if notFound(err) {
+		return false, nil
+	}
+	if err != nil || v.Assembly == nil || wv.isIdle() || !v.StagedToWriteOn(s.name) {
+		return false, err
+	}
+	_, live := s.watcher.paths(ctx, v)
+	return !live || v.Assembly.Held, nil
 }
 
 // detach closes a volume that is open and disconnects it, when nothing holds its device any more. umount takes a file system off mountinfo
@@ -108,8 +126,9 @@ func (s *Server) attachedAs(ctx context.Context, id string, st *staged) (nqn str
 	return v.NQN(), v.UUID, nil
 }
 
-// giveBack gives the volume to another node that has it staged, or back to the controller. The last node looks a last time before.
-func (s *Server) giveBack(ctx context.Context, wv *watchedVolume) error {
+// giveBack gives the volume to another node that has it staged, or back to the controller. The last node looks a last time before. lost: what this
+// machine had under way has failed; it is on all replicas all the same if the raid host is there still.
+func (s *Server) giveBack(ctx context.Context, wv *watchedVolume, lost bool) error {
 	for {
 		v, err := s.get(ctx, wv.id)
 		if notFound(err) {
@@ -124,7 +143,11 @@ func (s *Server) giveBack(ctx context.Context, wv *watchedVolume) error {
 				return err
 			}
 		}
-		err = s.disown(ctx, wv.id, last)
+		if lost && v.Assembly != nil && v.InFlight == volume.InFlightNone {
+			_, finished := s.watcher.legsOf(ctx, v, *v.Assembly)
+			lost = !finished
+		}
+		err = s.disown(ctx, wv.id, last, lost)
 		if !errors.Is(err, errNowLast) {
 			return err
 		}
@@ -134,8 +157,9 @@ func (s *Server) giveBack(ctx context.Context, wv *watchedVolume) error {
 // errNowLast says that the other nodes have let go of the volume meanwhile.
 var errNowLast = fmt.Errorf("%w: no other node has it staged any more", volume.ErrConflict)
 
-// disown puts on record that this node has let go of the volume; last says that it looked for the last time.
-func (s *Server) disown(ctx context.Context, id string, last bool) error {
+// disown puts on record that this node has let go of the volume; last says that it looked for the last time, lost that replicas may differ in what it
+// had under way.
+func (s *Server) disown(ctx context.Context, id string, last, lost bool) error {
 	_, err := volume.Modify(ctx, s.store, id, func(v *volume.Volume) (bool, error) {
 		p, owned := v.Publication(s.name), v.Owner == s.name
 		if !owned && (p == nil || !p.Staged) {
@@ -147,6 +171,12 @@ func (s *Server) disown(ctx context.Context, id string, last bool) error {
 		}
 		if owned && alone && v.Snapshot != nil && v.Snapshot.State == volume.WishPausing {
 			v.VoidSnapshot("the volume was unstaged while it was taken")
+		}
+		switch {
+		case lost && v.StagedToWriteOn(s.name):
+			v.InFlight, v.Review = volume.InFlightLost, !alone
+		case owned && alone && v.InFlight == volume.InFlightResent:
+			v.InFlight = volume.InFlightNone // all of it has had its answer
 		}
 		v.Unstage(s.name)
 		return true, nil

@@ -131,6 +131,11 @@ type watchedVolume struct {
 	departing departure
 	failovers int
 
+	// idle: this machine has nothing of the volume under way that is not accounted for.
+	idle bool
+	// resending is since when what was under way at a former raid host may be sent again; zero while nothing is, or can't be.
+	resending resending
+
 	// wish: what it wants of this node is being done.
 	wish atomic.Bool
 }
@@ -457,12 +462,9 @@ func (w *watcher) last(ctx context.Context, wv *watchedVolume) error {
 	}
 }
 
-// unsettled says whether a suspect may soon be in-sync again.
+// unsettled says whether a suspect may soon be in-sync again or, where no replica is, one that was rebuilt.
 func (wv *watchedVolume) unsettled() bool {
 	wv.mu.Lock()
 	defer wv.mu.Unlock()
-	if wv.record == nil {
-		return false
-	}
-	return slices.ContainsFunc(wv.record.InState(volume.ReplicaSuspect), func(r volume.Replica) bool { return !wv.memory[r.ID].Since.IsZero() })
+	return wv.record != nil && volume.Unsettled(wv.record, wv.memory)
 }

@@ -27,7 +27,9 @@ type Steady struct {
 	CNTLID int
 	// Listed: the raid has had it in a slot.
 	Listed bool
-	// Alone: the raid has had no other leg in a slot.
+	// Rebuilt: its rebuild was seen to be over while a source was a member still. One that fails as its source is lost looks finished as well.
+	Rebuilt bool
+	// Alone: the raid has had no other leg in a slot that it could go on with.
 	Alone bool
 }
 
@@ -40,25 +42,36 @@ type Steady struct {
 //     listing a leg for seconds after it has begun to write without it, and a rebuild that failed looks finished for as long
 //     (docs/spdk.md).
 //   - A leg that was being rebuilt and is in no slot any more is out-of-sync again.
-//   - The only leg that a raid has gets no worse: nothing can be acknowledged without it. If it ever had others, two looks have to show it.
+//   - The only leg that a raid has gets no worse: nothing can be acknowledged without it. If it ever had others, two looks have to show it. One that is
+//     being rebuilt is no other: without its source the rebuild fails.
 //
 // Judge keeps memory, by replica ID.
 func Judge(v *Volume, legs map[string]LegHealth, memory map[string]Steady, settle time.Duration, now time.Time) map[string]ReplicaState {
+	before := make(map[string]Steady, len(v.Assembly.Legs))
+	sourced := slices.ContainsFunc(v.Assembly.Legs, func(id string) bool {
+		r := v.Replica(id)
+		return r != nil && (r.State == ReplicaInSync || r.State == ReplicaSuspect) && legs[id].Member
+	})
+	for _, id := range v.Assembly.Legs {
+		m, leg := memory[id], legs[id]
+		before[id] = m
+		switch {
+		case !leg.Member || !leg.Connected:
+			m.Since, m.Rebuilt = time.Time{}, false
+		case m.Since.IsZero() || m.CNTLID != leg.CNTLID:
+			m.Since, m.CNTLID, m.Rebuilt = now, leg.CNTLID, sourced
+		}
+		m.Listed = leg.Listed
+		memory[id] = m
+	}
 	changes := map[string]ReplicaState{}
 	for _, id := range v.Assembly.Legs {
 		r, leg := v.Replica(id), legs[id]
 		if r == nil {
 			continue
 		}
-		m := memory[id]
-		switch {
-		case !leg.Member || !leg.Connected:
-			m.Since = time.Time{}
-		case m.Since.IsZero() || m.CNTLID != leg.CNTLID:
-			m.Since, m.CNTLID = now, leg.CNTLID
-		}
-		before := m
-		m.Listed, m.Alone = leg.Listed, alone(legs, id)
+		m, before := memory[id], before[id]
+		m.Alone = alone(v, legs, memory, id)
 		memory[id] = m
 		only := m.Alone && (before.Alone || len(v.Assembly.Legs) == 1)
 		settled := !m.Since.IsZero() && now.Sub(m.Since) >= settle
@@ -86,10 +99,21 @@ func Judge(v *Volume, legs map[string]LegHealth, memory map[string]Steady, settl
 	return changes
 }
 
-// alone says whether no other leg is in a slot of the raid.
-func alone(legs map[string]LegHealth, id string) bool {
+// Unsettled says, after Judge, whether a suspect may soon be in-sync again or, where no replica is, one that was rebuilt.
+func Unsettled(v *Volume, memory map[string]Steady) bool {
+	states := []ReplicaState{ReplicaSuspect}
+	if len(v.InState(ReplicaInSync)) == 0 {
+		states = append(states, ReplicaRebuilding)
+	}
+	return slices.ContainsFunc(v.InState(states...), func(r Replica) bool { return !memory[r.ID].Since.IsZero() })
+}
+
+// alone says whether a raid has no other leg in a slot that it could go on with.
+func alone(v *Volume, legs map[string]LegHealth, memory map[string]Steady, id string) bool {
 	for other, leg := range legs {
-		if other != id && leg.Listed {
+		r := v.Replica(other)
+		unfinished := r != nil && r.State == ReplicaRebuilding && !memory[other].Rebuilt
+		if other != id && leg.Listed && !unfinished {
 			return false
 		}
 	}

@@ -279,3 +279,23 @@ func TestLegIsOpenToTheRaidHostsThatHaveItAndNoOthers(t *testing.T) {
 		t.Errorf("when nobody uses it: %v", got)
 	}
 }
+
+// A replica is the only source of a rebuild, and lost in it. The raid may list the other leg for a while as if that were rebuilt; when all that is over, the
+// source must still be one.
+func TestOnlySourceOfARebuildStaysWhatItIs(t *testing.T) {
+	l := newLooks(ReplicaInSync, ReplicaRebuilding)
+	l.want(t, l.see(3, goodLeg, underWay), ReplicaInSync, ReplicaRebuilding)
+	l.want(t, l.see(3, awayLeg, underWay), ReplicaInSync, ReplicaRebuilding)
+	l.want(t, l.see(6, noLeg, goodLeg), ReplicaInSync, ReplicaRebuilding)
+	l.want(t, l.see(1, noLeg, noLeg), ReplicaInSync, ReplicaOutOfSync)
+}
+
+// The rebuild was over before: the raid goes on with the other leg alone.
+func TestSourceThatIsLostAfterTheRebuildIsNone(t *testing.T) {
+	l := newLooks(ReplicaInSync, ReplicaRebuilding)
+	l.want(t, l.see(3, goodLeg, underWay), ReplicaInSync, ReplicaRebuilding)
+	l.want(t, l.see(1, goodLeg, goodLeg), ReplicaInSync, ReplicaRebuilding)
+	l.want(t, l.see(1, awayLeg, goodLeg), ReplicaSuspect, ReplicaRebuilding)
+	l.want(t, l.see(1, noLeg, goodLeg), ReplicaOutOfSync, ReplicaRebuilding)
+	l.want(t, l.see(9, noLeg, goodLeg), ReplicaOutOfSync, ReplicaInSync)
+}

@@ -143,6 +143,8 @@ type Volume struct {
 	Review bool `json:"review,omitempty"`
 	// Assembly is where the volume runs; nil while nobody uses it.
 	Assembly *Assembly `json:"assembly,omitempty"`
+	// InFlight says what becomes of writes that were under way at the raid host before.
+	InFlight InFlight `json:"inFlight,omitempty"`
 	// Standby is an assembly kept ready beside the one that runs, held, on another raid host. Creating it wrote nothing.
 	Standby *Assembly `json:"standby,omitempty"`
 	// MoveTo asks the owner to make that SPDK node the raid host; "" is no wish.

@@ -188,9 +188,6 @@ func (a *attachment) losePower() {
 	if a.reach <= published {
 		return
 	}
-	if a.writes() {
-		a.v.tornUntil = time.Now().Add(promise)
-	}
 	for _, x := range a.io {
 		x.lost = true
 	}

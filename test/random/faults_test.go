@@ -98,9 +98,7 @@ func (fs *faults) blinds(f *fault) bool {
 // blind says whether no further fault may come.
 func (fs *faults) blind() bool {
 	return slices.ContainsFunc(fs.active, fs.blinds) ||
-		slices.ContainsFunc(fs.w.volumes, func(v *vol) bool {
-			return time.Since(v.unwatchedAt) < settling || time.Now().Before(v.tornUntil)
-		})
+		slices.ContainsFunc(fs.w.volumes, func(v *vol) bool { return time.Since(v.unwatchedAt) < settling })
 }
 
 // expire ends the faults whose time has come, or all.
@@ -296,7 +294,7 @@ func (w *world) hiccup() {
 		if slices.ContainsFunc(w.faults.active, func(f *fault) bool { return f.service == h }) {
 			return
 		}
-		if w.rng.IntN(3) == 0 && h.mayLosePower("") {
+		if w.rng.IntN(3) == 0 {
 			h.losePower()
 			h.boot()
 			return

@@ -9,7 +9,7 @@ import (
 // machineLost has a machine without power that is both SPDK node and host. Other nodes are just killed.
 func (fs *faults) machineLost(n *sim.Node) *fault {
 	f, i := fs.killed(n), slices.IndexFunc(fs.w.hosts, func(h *host) bool { return h.name == hostOf[n.Name()] })
-	if i < 0 || !fs.w.hosts[i].mayLosePower(n.Name()) {
+	if i < 0 {
 		return f
 	}
 	h, start := fs.w.hosts[i], f.end
@@ -17,15 +17,6 @@ func (fs *faults) machineLost(n *sim.Node) *fault {
 	f.begin = func() { n.Kill(); h.losePower() }
 	f.end = func() { start(); h.boot() }
 	return f
-}
-
-// mayLosePower says whether a machine may be lost, with an SPDK node or, for "", alone. With a write under way it may not together with the
-// volume's raid host: replicas may differ then (docs/limits.md, "A machine and its volume's raid host").
-func (h *host) mayLosePower(with string) bool {
-	return !slices.ContainsFunc(h.w.volumes, func(v *vol) bool {
-		record, a := h.w.store.peek(v.id()), v.on(h.name)
-		return a != nil && a.writes() && (record.Assembly == nil || record.Assembly.RaidHost == with || !v.runs(record))
-	})
 }
 
 // losePower ends a machine: nothing is attached or mounted any more, and what was under way is in doubt.

@@ -70,8 +70,6 @@ type vol struct {
 	// usedSince is when a call about its use last ended.
 	usedSince time.Time
 	waiting
-	// tornUntil is until when a write that its machine has left behind may be on some replicas only: the raid host must stay.
-	tornUntil time.Time
 	// excused: that was the work of several faults at once. It may take an operator to say which replica is good.
 	excused bool
 }

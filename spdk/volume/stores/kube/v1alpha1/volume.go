@@ -67,6 +67,8 @@ type VolumeSpec struct {
 	GuestsWanted bool `json:"guestsWanted,omitempty"`
 	// Assembly is where the volume runs.
 	Assembly *Assembly `json:"assembly,omitempty"`
+	// InFlight says what becomes of writes that were under way at the raid host before: resent, or lost with a host that would have sent them again.
+	InFlight InFlight `json:"inFlight,omitempty"`
 	// Standby is an assembly kept ready beside the one that runs.
 	Standby *Assembly `json:"standby,omitempty"`
 	// MoveTo asks the owner to make that SPDK node the raid host.
@@ -118,6 +120,11 @@ type FileSystemState string
 //
 // +kubebuilder:validation:Enum=wanted;pausing;taken;failed
 type WishState string
+
+// InFlight says what becomes of writes that were under way at a raid host when it was left or lost.
+//
+// +kubebuilder:validation:Enum="";resent;lost
+type InFlight string
 
 // Near is where a volume was wanted.
 type Near struct {
