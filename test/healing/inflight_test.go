@@ -159,6 +159,69 @@ func (b *bubble) wantAlikeEverAfter(id string, m *machine) {
 	b.remove(id)
 }
 
+// Each step of the way back, of a machine that was lost together with its raid host, fails in each way.
+func TestEveryStepOfComingBackWithoutWhatWasUnderWayMayFail(t *testing.T) {
+	longTest(t)
+	t.Parallel()
+	cluster.EveryInBubbles(t, func(t *testing.T, steps *cluster.Steps) func(*testing.T, func(func() error) bool) {
+		b := newBubble(t, 3, cluster.Options{Steps: steps})
+		count := 0
+		return func(_ *testing.T, faulty func(func() error) bool) {
+			count++
+			b.comeBack(fmt.Sprintf("volume-%d", count), steps, faulty)
+		}
+	})
+}
+
+// reboot has the bubble's machine begin again, without what it had in memory, and without its services.
+func (b *bubble) reboot(fault func(userspace.Op, userspace.Moment) error) {
+	b.t.Helper()
+	b.machine.Close()
+	dir := filepath.Join(b.Dir, "dev")
+	b.must(os.RemoveAll(dir))
+	var err error
+	b.machine, err = userspace.New(userspace.Options{Dir: dir, Dial: b.Dial, Fault: fault})
+	b.must(err)
+	b.t.Cleanup(b.machine.Close)
+}
+
+func (b *bubble) comeBack(name string, steps *cluster.Steps, faulty func(func() error) bool) {
+	b.t.Helper()
+	id := b.staged(name, 3)
+	mend := b.tear(id, b.open(id))
+	raidHost := b.Sim(b.Record(id).Assembly.RaidHost)
+	raidHost.Kill()
+	b.stop()
+	mend()
+	b.must(raidHost.Restart())
+	b.reboot(steps.Machine)
+	crashed := faulty(func() error {
+		b.start()
+		err := b.await("it is staged", func() bool { return steps.Crashed() || b.stage(id) == nil })
+		if steps.Crashed() {
+			b.stop()
+			return errCrashed
+		}
+		return err
+	})
+	if crashed {
+		b.start()
+		b.must(b.again(func() error { return b.stage(id) }))
+	}
+	file, p := b.open(id), make([]byte, cluster.BlockBytes)
+	b.must(file.ReadAt(b.ctx, p, 0))
+	first := p[0]
+	b.must(b.await("the volume is whole", func() bool {
+		b.wantAlike(id)
+		b.must(file.ReadAt(b.ctx, p, 0))
+		if p[0] != first {
+			b.t.Fatalf("it read %d, and then %d", first, p[0])
+		}
+		return b.whole(id) == nil
+	}))
+	b.release(id)
+}
+
 // The volume has just moved off a lost raid host when the machine is lost, too, before what was under way has arrived at the next one.
 func TestMachineIsLostBeforeItHasSentAgain(t *testing.T) {
 	longTest(t)

@@ -150,3 +150,49 @@ func TestRaidThatCanNotBeDeletedHoldsUpNoUnpublication(t *testing.T) {
 		b.remove(id)
 	})
 }
+
+// A replica has just been rebuilt when the source is lost, and its volume is given up before the rebuilt one is good on record: it is the only good one, and
+// there when the volume is used next, before the source is back.
+func TestReplicaThatWasJustRebuiltIsNotGivenUpWithTheVolume(t *testing.T) {
+	longTest(t)
+	for name, unstaged := range map[string]bool{"unstaged": true, "detached by force": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBubble(t, 4, cluster.Options{})
+				id := b.staged("a", 2)
+				b.moveAway(id)
+				v := b.Record(id)
+				rebuilt, source := v.Replicas[0], v.Replicas[1]
+				l := cluster.StartLoad(b.ctx, b.open(id), 8, 2, 20*time.Millisecond)
+				b.Sim(rebuilt.Node).Kill()
+				b.must(b.await("its loss is noticed", func() bool { return b.Record(id).Replica(rebuilt.ID).State == volume.ReplicaOutOfSync }))
+				b.must(b.Sim(rebuilt.Node).Start())
+				b.must(b.await("the rebuild is over", func() bool { return b.justRebuilt(id, rebuilt.ID) }))
+				b.must(b.await("the standby is beside the good replica", func() bool { s := b.Record(id).Standby; return s != nil && s.RaidHost == source.Node }))
+				before := l.Writes()
+				b.Sim(source.Node).Kill()
+				b.must(b.await("writes go on", func() bool { return l.Writes() > before+10 || l.Err() != nil }))
+				b.must(l.End())
+				if unstaged {
+					b.must(b.unuse(id))
+				} else {
+					b.stop()
+					b.reboot(nil)
+					b.start()
+					b.must(b.again(func() error {
+						_, err := b.controller.ControllerUnpublishVolume(b.ctx, &csi.ControllerUnpublishVolumeRequest{VolumeId: id, NodeId: b.host})
+						return err
+					}))
+				}
+				b.must(b.publish(id))
+				b.must(b.again(func() error { return b.stage(id) }))
+				file := b.open(id)
+				b.must(l.Check(func(p []byte, off int64) error { return file.ReadAt(b.ctx, p, off) }))
+				b.must(b.Sim(source.Node).Start())
+				b.must(b.awaitWhole(id))
+				b.release(id)
+			})
+		})
+	}
+}
