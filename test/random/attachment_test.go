@@ -76,11 +76,6 @@ func (v *vol) io() (all []*transfer) {
 	return all
 }
 
-// writes says whether a write of the machine is under way.
-func (a *attachment) writes() bool {
-	return slices.ContainsFunc(a.io, func(x *transfer) bool { return x.write })
-}
-
 // aim sets the goal of the use; absent is that of the volume with all its uses.
 func (a *attachment) aim(goal stage) {
 	if goal == absent {
