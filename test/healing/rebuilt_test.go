@@ -61,6 +61,7 @@ func TestRaidHostIsLeftWhileARebuildWaits(t *testing.T) {
 		b := newBubble(t, 4, cluster.Options{})
 		id := b.staged("a", 2)
 		alone := b.moveAway(id)
+		b.must(b.await("what was under way has been sent again", func() bool { return b.Record(id).InFlight == volume.InFlightNone })) // nothing is tended any more
 		l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
 		standby := b.Record(id).Standby.RaidHost
 		joinStandby := b.isolate(standby, sim.Outside)
