@@ -61,7 +61,6 @@ func TestRaidHostIsLeftWhileARebuildWaits(t *testing.T) {
 		b := newBubble(t, 4, cluster.Options{})
 		id := b.staged("a", 2)
 		alone := b.moveAway(id)
-		b.must(b.await("what was under way has been sent again", func() bool { return b.Record(id).InFlight == volume.InFlightNone })) // nothing is tended any more
 		l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
 		standby := b.Record(id).Standby.RaidHost
 		joinStandby := b.isolate(standby, sim.Outside)
@@ -87,8 +86,10 @@ func TestRaidHostIsLeftForAnotherNodeThanThatOfALostStandby(t *testing.T) {
 		b := newBubble(t, 4, cluster.Options{})
 		id := b.staged("a", 2)
 		alone := b.moveAway(id)
+		b.must(b.await("what was under way has been sent again", func() bool { return b.Record(id).InFlight == volume.InFlightNone })) // nothing is tended any more
 		l := cluster.StartLoad(b.ctx, b.open(id), 64, 4, 20*time.Millisecond)
 		standby := b.Record(id).Standby.RaidHost
+		time.Sleep(400 * time.Millisecond) // the standby is lost just after a tending, and given up with the next, which is seconds later
 		joinStandby := b.isolate(standby, sim.Outside)
 		b.must(b.await("its replica is out-of-sync", func() bool { return b.inState(id, volume.ReplicaOutOfSync, volume.ReplicaRebuilding) == 1 }))
 		time.Sleep(time.Second) // in which the raid host is seen to be well with the other alone
