@@ -34,8 +34,12 @@ func (v *Volume) SendAgain() {
 	}
 }
 
-// ArriveAgain has guests say anew that they are connected to where the volume runs: it was made again there.
+// ArriveAgain has guests say anew that they are connected to where the volume runs: it was made again there. While there is a standby they don't, for
+// one that is connected to nothing else keeps it.
 func (v *Volume) ArriveAgain() {
+	if v.Standby != nil {
+		return
+	}
 	for i := range v.Publications {
 		if p := &v.Publications[i]; p.Staged && p.Node != v.Owner {
 			p.Path, p.Standby = 0, 0
