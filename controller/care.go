@@ -343,10 +343,7 @@ func (s *Server) assembleForRebuild(ctx context.Context, v *volume.Volume) error
 		if v.Assembly != nil || v.Owner != "" || v.Phase != volume.PhaseReady || assembly.Number != v.Assemblies+1 {
 			return false, volume.ErrConflict
 		}
-		v.Assembly, v.Assemblies, v.InFlight = assembly, assembly.Number, volume.InFlightNone
-		for _, id := range lost {
-			v.SetReplicaState(id, volume.ReplicaOutOfSync, s.clock.Now().UTC())
-		}
+		s.begin(v, assembly, lost)
 		return true, nil
 	})
 	if err != nil {

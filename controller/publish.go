@@ -153,13 +153,18 @@ func (s *Server) enterPublication(ctx context.Context, v *volume.Volume, p volum
 			if assembly == nil || assembly.Number != v.Assemblies+1 {
 				return false, volume.ErrConflict
 			}
-			v.Assembly, v.Assemblies, v.InFlight = assembly, assembly.Number, volume.InFlightNone
-			for _, id := range lost {
-				v.SetReplicaState(id, volume.ReplicaOutOfSync, s.clock.Now().UTC())
-			}
+			s.begin(v, assembly, lost)
 		}
 		return true, nil
 	})
+}
+
+// begin puts on record the assembly that a volume is to run as, without the replicas that can't be part of it.
+func (s *Server) begin(v *volume.Volume, assembly *volume.Assembly, lost []string) {
+	v.Assembly, v.Assemblies, v.InFlight = assembly, assembly.Number, volume.InFlightNone
+	for _, id := range lost {
+		v.SetReplicaState(id, volume.ReplicaOutOfSync, s.clock.Now().UTC())
+	}
 }
 
 // choose returns the volume's next assembly and the in-sync replicas that can't be part of it. The raid host is the SPDK node on

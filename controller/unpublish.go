@@ -39,7 +39,7 @@ func (s *Server) unpublish(ctx context.Context, id, node string) error {
 	if err != nil {
 		return err
 	}
-	finished := func(volume.Assembly) bool { return false }
+	var finished uint32
 	if v.StagedToWriteOn(node) {
 		finished = s.runs(ctx, v)
 	}
@@ -49,7 +49,7 @@ func (s *Server) unpublish(ctx context.Context, id, node string) error {
 			return false, nil
 		}
 		// A node that may have writes under way, and never lets go, sends nothing again. A raid host that is there finishes what it has been given.
-		if v.StagedToWriteOn(node) && v.Assembly != nil && (v.InFlight == volume.InFlightResent || !finished(*v.Assembly)) {
+		if v.StagedToWriteOn(node) && v.Assembly != nil && (v.InFlight == volume.InFlightResent || v.Assembly.Held || v.Assembly.Number != finished) {
 			v.InFlight = volume.InFlightLost
 		}
 		v.Unpublish(node)
@@ -68,22 +68,20 @@ func (s *Server) unpublish(ctx context.Context, id, node string) error {
 	return err
 }
 
-// runs asks whether an assembly's raid is there, and returns what was found: false of any other assembly.
-func (s *Server) runs(ctx context.Context, v *volume.Volume) (found func(volume.Assembly) bool) {
-	never := func(volume.Assembly) bool { return false }
+// runs returns the number of the assembly that serves the volume, if its raid host shows its raid; else 0.
+func (s *Server) runs(ctx context.Context, v *volume.Volume) uint32 {
 	if v.Assembly == nil || v.Assembly.Held {
-		return never
+		return 0
 	}
 	node, err := s.cluster.Node(v.Assembly.RaidHost)
 	if err != nil {
-		return never
+		return 0
 	}
 	health, err := node.Health(ctx)
-	_, there := converge.LegHealth(v, *v.Assembly, health)
-	if err != nil || !there {
-		return never
+	if _, there := converge.LegHealth(v, *v.Assembly, health); err != nil || !there {
+		return 0
 	}
-	return func(a volume.Assembly) bool { return a.Number == v.Assembly.Number && !a.Held }
+	return v.Assembly.Number
 }
 
 // stop takes a stopping assembly apart. When its raid host doesn't answer, it is cut off from the replicas instead, and what is

@@ -79,12 +79,20 @@ func (w *watcher) guestGaveUp(ctx context.Context, wv *watchedVolume, v *volume.
 	return v, err
 }
 
-// goOn puts on record that a volume goes on from one replica, and what its hosts send again.
-func (w *watcher) goOn(v *volume.Volume, id string) {
-	v.GoOnWith(id, w.clock.Now().UTC())
+// goOn puts on record that a volume goes on from one replica if what was under way is lost, and what its hosts send again. ErrConflict: that was lost
+// since the legs were chosen.
+func (w *watcher) goOn(v *volume.Volume, legs []string) error {
+	if v.InFlight != volume.InFlightLost {
+		return nil
+	}
+	if len(legs) > 1 {
+		return fmt.Errorf("%w: a node that has it staged was lost", volume.ErrConflict)
+	}
+	v.GoOnWith(legs[0], w.clock.Now().UTC())
 	if writer(v.Guests()) != "" {
 		v.SendAgain()
 	}
+	return nil
 }
 
 // sole returns one of these legs, one whose disk answers.
@@ -112,8 +120,10 @@ func (w *watcher) singleOut(ctx context.Context, wv *watchedVolume, v *volume.Vo
 		return nil, err
 	}
 	return w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
-		w.goOn(v, id)
-		return true, nil
+		if !slices.Contains(v.GoodLegs(*v.Assembly), id) {
+			return false, fmt.Errorf("%w: replica %s is no source any more", volume.ErrConflict, id)
+		}
+		return true, w.goOn(v, []string{id})
 	})
 }
 

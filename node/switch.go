@@ -196,11 +196,8 @@ func (w *watcher) fence(ctx context.Context, s *switching) error {
 func (w *watcher) settleOn(ctx context.Context, s *switching) error {
 	v, err := w.modify(ctx, s.wv, s.v.Assembly.Number, func(v *volume.Volume) (bool, error) {
 		now := w.clock.Now().UTC()
-		switch {
-		case v.InFlight == volume.InFlightLost && len(s.legs) > 1:
-			return false, fmt.Errorf("%w: a node that has it staged was lost", volume.ErrConflict)
-		case v.InFlight == volume.InFlightLost:
-			w.goOn(v, s.legs[0])
+		if err := w.goOn(v, s.legs); err != nil {
+			return false, err
 		}
 		for _, r := range v.InState(volume.ReplicaInSync, volume.ReplicaSuspect, volume.ReplicaRebuilding) {
 			if slices.Contains(s.legs, r.ID) {

@@ -292,13 +292,10 @@ func (w *watcher) makeAgain(ctx context.Context, wv *watchedVolume, v *volume.Vo
 		good = []string{id}
 	}
 	v, err := w.modify(ctx, wv, v.Assembly.Number, func(v *volume.Volume) (bool, error) {
-		if v.InFlight == volume.InFlightLost && len(good) > 1 {
-			return false, fmt.Errorf("%w: a node that has it staged was lost", volume.ErrConflict)
-		}
-		if v.InFlight == volume.InFlightLost {
-			w.goOn(v, good[0])
-		} else {
+		if v.InFlight != volume.InFlightLost {
 			v.SendAgain()
+		} else if err := w.goOn(v, good); err != nil {
+			return false, err
 		}
 		v.ArriveAgain()
 		for _, r := range v.InState(volume.ReplicaRebuilding, volume.ReplicaInSync) {

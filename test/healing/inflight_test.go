@@ -26,13 +26,35 @@ func (m *machine) losePower() {
 // boot starts it again, without what it had in memory.
 func (m *machine) boot() {
 	m.b.t.Helper()
-	dir := filepath.Join(m.b.Dir, m.name, "dev")
-	m.b.must(os.RemoveAll(dir))
-	var err error
-	m.Machine, err = userspace.New(userspace.Options{Dir: dir, Dial: m.b.DialFrom(m.name)})
-	m.b.must(err)
-	m.b.t.Cleanup(m.Close)
+	m.Machine = m.b.bootIn(filepath.Join(m.b.Dir, m.name, "dev"), userspace.Options{Dial: m.b.DialFrom(m.name)})
 	m.start()
+}
+
+// reboot has the bubble's machine begin again, without what it had in memory, and without its services.
+func (b *bubble) reboot(fault func(userspace.Op, userspace.Moment) error) {
+	b.t.Helper()
+	b.machine.Close()
+	b.machine = b.bootIn(filepath.Join(b.Dir, "dev"), userspace.Options{Dial: b.Dial, Fault: fault})
+}
+
+// bootIn begins a machine with a folder in which one was before.
+func (b *bubble) bootIn(dir string, o userspace.Options) *userspace.Machine {
+	b.t.Helper()
+	b.must(os.RemoveAll(dir))
+	o.Dir = dir
+	m, err := userspace.New(o)
+	b.must(err)
+	b.t.Cleanup(m.Close)
+	return m
+}
+
+// usedBy makes a volume that one machine uses, and that is whole, and returns its device.
+func (b *bubble) usedBy(m *machine) (id string, file *userspace.File) {
+	b.t.Helper()
+	id = b.create("a", 3)
+	file = m.use(id)
+	b.awaitShared(id, m)
+	return id, file
 }
 
 // blockOf is a block that holds one byte throughout.
@@ -116,9 +138,7 @@ func TestWriteThatNobodySendsAgainIsOnAllReplicasOrNone(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBubble(t, 4, cluster.Options{})
 				m, other := b.machineThat("m", nil), b.machineThat("other", nil)
-				id := b.create("a", 3)
-				file := m.use(id)
-				b.awaitShared(id, m)
+				id, file := b.usedBy(m)
 				mend := b.tear(id, file)
 				b.Sim(b.Record(id).Assembly.RaidHost).Kill()
 				m.losePower()
@@ -173,18 +193,6 @@ func TestEveryStepOfComingBackWithoutWhatWasUnderWayMayFail(t *testing.T) {
 	})
 }
 
-// reboot has the bubble's machine begin again, without what it had in memory, and without its services.
-func (b *bubble) reboot(fault func(userspace.Op, userspace.Moment) error) {
-	b.t.Helper()
-	b.machine.Close()
-	dir := filepath.Join(b.Dir, "dev")
-	b.must(os.RemoveAll(dir))
-	var err error
-	b.machine, err = userspace.New(userspace.Options{Dir: dir, Dial: b.Dial, Fault: fault})
-	b.must(err)
-	b.t.Cleanup(b.machine.Close)
-}
-
 func (b *bubble) comeBack(name string, steps *cluster.Steps, faulty func(func() error) bool) {
 	b.t.Helper()
 	id := b.staged(name, 3)
@@ -231,9 +239,7 @@ func TestMachineIsLostBeforeItHasSentAgain(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBubble(t, 4, cluster.Options{})
 				m, other := b.machineThat("m", nil), b.machineThat("other", nil)
-				id := b.create("a", 3)
-				file := m.use(id)
-				b.awaitShared(id, m)
+				id, file := b.usedBy(m)
 				mend := b.tear(id, file)
 				v := b.Record(id)
 				b.Network.Cut(m.name, v.Standby.RaidHost, true)
@@ -314,9 +320,7 @@ func TestMachineThatIsLostAloneCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, 4, cluster.Options{})
 		m := b.machineThat("m", nil)
-		id := b.create("a", 3)
-		file := m.use(id)
-		b.awaitShared(id, m)
+		id, file := b.usedBy(m)
 		before := b.Record(id)
 		go func() { _ = file.WriteAt(context.WithoutCancel(b.ctx), blockOf(2), 0) }()
 		m.losePower()
@@ -350,9 +354,7 @@ func TestWriteThatFailedIsOnAllReplicasOrNone(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBubble(t, 4, cluster.Options{})
 				m := b.machineThat("m", nil)
-				id := b.create("a", 3)
-				file := m.use(id)
-				b.awaitShared(id, m)
+				id, file := b.usedBy(m)
 				mend := b.tear(id, file)
 				v := b.Record(id)
 				cut := func(cut bool) {
